@@ -18,7 +18,7 @@
 #if IS_REAL
 
 #define TILE (sizeof(T) == 4 ? 64 : 32)
-#define HALF (sizeof(STORED) == 2)
+#define HALF (sizeof(PARAM) == 2)          // gradients; f16w and bf16w have float32 ones
 #define MICRO (TILE / 16)
 #define CHUNK 16
 #define PITCH (TILE + 4)                   // of a row of a tile in shared memory: a multiple of 16 bytes
@@ -443,7 +443,7 @@ __device__ __forceinline__ void weights_back(const Item &x, const Outputs &of, C
 }
 
 // gk and gv of a tile of keys, one row after the other, for TILE columns at a time: in sum_k and sum_v [key][column]
-__device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, STORED *gk, STORED *gv, int64_t j0,
+__device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, PARAM *gk, PARAM *gv, int64_t j0,
                                            Plain &m, Lines *sum_k, Lines *sum_v) {
   for (int64_t from = 0; from < x.k.width || from < x.v.width; from += TILE) {
     const auto each = [&](auto f) {        // f(key of the tile, column of the tile, column)
@@ -485,7 +485,7 @@ __device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, STO
 
 // In half precision, where memory holds rounded values, a gradient is summed in registers: for each TILE columns of it,
 // all tiles are seen again.
-KERNEL(attention_backward)(STORED *gq, STORED *gk, STORED *gv, const STORED *gout, const T *out, const T *lse,
+KERNEL(attention_backward)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED *gout, const T *out, const T *lse,
                            OPERANDS) {
   __shared__ Memory m;
   __shared__ Item x;
@@ -499,13 +499,13 @@ KERNEL(attention_backward)(STORED *gq, STORED *gk, STORED *gv, const STORED *gou
     set(x, number, THE_OPERANDS);
     set(of, number, gout, out, lse, rows, value_depth);
     __syncthreads();
-    STORED *own_k = gk ? gk + number * keys * depth : 0, *own_v = gv ? gv + number * keys * value_depth : 0;
+    PARAM *own_k = gk ? gk + number * keys * depth : 0, *own_v = gv ? gv + number * keys * value_depth : 0;
     bool wrong = false;
     // own[key][column] = what it was, unless `first`, + v
-    const auto add = [&](STORED *own, int64_t width, bool first, int i, int64_t column, T v) {
+    const auto add = [&](PARAM *own, int64_t width, bool first, int i, int64_t column, T v) {
       const int64_t key = j0 + threadIdx.y * MICRO + i;
       if (key >= keys) return;
-      STORED *to = own + key * width + column;
+      PARAM *to = own + key * width + column;
       *to = v = first ? v : *to + v;
       wrong |= is_odd(v) && x.masked();
     };
@@ -539,7 +539,7 @@ KERNEL(attention_backward)(STORED *gq, STORED *gk, STORED *gv, const STORED *gou
   }
 }
 
-__device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, STORED *gq, int64_t i, Plain &m) {
+__device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, PARAM *gq, int64_t i, Plain &m) {
   const PlainRow row(x, i, m.of_warp);
   const double less = of.plain_sum(i);
   const auto gradient = [&](int64_t j) {
@@ -558,7 +558,7 @@ __device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, ST
   }
 }
 
-STEP(attention_backward, queries)(STORED *gq, STORED *gk, STORED *gv, const STORED *gout, const T *out, const T *lse,
+STEP(attention_backward, queries)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED *gout, const T *out, const T *lse,
                                   OPERANDS) {
   __shared__ Memory m;
   __shared__ Item x;
@@ -573,7 +573,7 @@ STEP(attention_backward, queries)(STORED *gq, STORED *gk, STORED *gv, const STOR
     set(x, number, THE_OPERANDS);
     set(of, number, gout, out, lse, rows, value_depth);
     __syncthreads();
-    STORED *own = gq + number * rows * depth;
+    PARAM *own = gq + number * rows * depth;
     const int64_t all = causal && i0 + TILE < keys ? i0 + TILE : keys;
     __syncthreads();
     of.load_rows(of_lse, of_sum, i0);
@@ -582,7 +582,7 @@ STEP(attention_backward, queries)(STORED *gq, STORED *gk, STORED *gv, const STOR
     const auto add = [&](bool first, int i, int64_t column, T v) {
       const int64_t row = i0 + threadIdx.y * MICRO + i;
       if (row >= rows) return;
-      STORED *to = own + row * depth + column;
+      PARAM *to = own + row * depth + column;
       *to = v = first ? v : *to + v;
       if (is_odd(v) && x.masked()) odd |= 1 << i;
     };

@@ -21,7 +21,7 @@ from ..core.half import autocast_to_half, unrounded
 from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, FLOAT32, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
-from ..devices.base import Device, Kernel, KernelTable, NoKernel
+from ..devices.base import TYPE_SUFFIX, Device, KernelTable
 from ..devices.launch import BLOCKS, Launch, ceil_div, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import broadcast_strides, is_half, reduce_plan
@@ -142,7 +142,7 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
     device, dtype, lead = query.device, query.dtype, _lead(query, key, value, mask)
     rows, keys, depth, width = query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1]
     y_layout, lse_layout = unrounded(query, (*lead, rows, width)), unrounded(query, (*lead, rows))
-    weights_layout = layout(device, dtype, (*lead, rows, keys))
+    weights_layout = unrounded(query, (*lead, rows, keys))
     two = (1, 1) if mask is None else (1, 1, *mask.shape)[-2:]
     mask_steps = (two[1] if two[0] > 1 else 0, 1 if two[1] > 1 else 0)         # from row to row, from key to key
     is_bool = mask is not None and mask.dtype == BOOL
@@ -168,11 +168,18 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
         y, lse = alloc(y_layout), alloc(lse_layout)
         weights = alloc(weights_layout) if need_weights else None
         forward.call(y.ptr, lse.ptr, address(weights), *operands(q, k, v, m, s), *numbers)
-        made = cast_array(y, dtype) if is_half(dtype) else y        # the backward reads y unrounded
-        return (made, weights) if need_weights else made, (q, k, v, m, s, y, lse)
+        made = stored(y)                    # the backward reads y unrounded
+        return (made, stored(weights)) if need_weights else made, (q, k, v, m, s, y, lse)
 
-    folds = [_fold(x, lead) for x in (query, key, value)]
-    total: Any = _kernel_of_sums(kernels, dtype, need_weights or any([plan is not None for _, _, plan in folds]))
+    def stored(x: Any) -> Array:
+        return cast_array(x, dtype) if is_half(dtype) else x
+
+    # of half precision, gradients of operands that broadcast are float32 until they are summed
+    wide = is_half(dtype) and any([prod(x.shape[:-2]) != prod(lead) for x in (query, key, value)])
+    folds = [_fold(unrounded(x, x.shape) if wide else x, lead) for x in (query, key, value)]
+    total: Any = kernels.sum.get(folds[0][0].dtype)
+    if wide:
+        backward = kernels.attention_backward.members[TYPE_SUFFIX[dtype] + "w"]
 
     def run_backward(saved: Any, g: Any, needs: list[bool]) -> list[Array | None] | None:
         q, k, v, m, s, y, lse = saved
@@ -190,17 +197,9 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
                 summed = alloc(own)
                 total.call(summed.ptr, x.ptr, plan.ptr)
                 x = summed
-            result.append(x)
+            result.append(stored(x) if wide and x is not None else x)
         return [*result, None, None]
     return run_forward, run_backward
-
-
-def _kernel_of_sums(kernels: KernelTable, dtype: np.dtype, needed: bool) -> Kernel | None:
-    """What adds up the gradient of an operand that was broadcast. In half precision this is refused, and so are
-    weights, which would be rounded before they are complete."""
-    if needed and is_half(dtype):
-        raise NoKernel("weights, and gradients of operands that broadcast, are computed in float32")
-    return kernels.sum.get(dtype)
 
 
 def _contiguous(x: Layout) -> Layout:
@@ -376,4 +375,4 @@ def _backward_rule(k: Any, host: Any) -> list[Launch]:
 
 launch("ops/attention.cu", "attention_forward", lambda k, host: [_tiles(k, k.rows)], shared=32 << 10,
        half=True)
-launch("ops/attention.cu", "attention_backward", _backward_rule, shared=47 << 10, half=True)
+launch("ops/attention.cu", "attention_backward", _backward_rule, shared=47 << 10, half=True, wide=True)

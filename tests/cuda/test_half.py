@@ -277,12 +277,15 @@ def test_norms_read_half_precision_beside_float32_parameters(name, dtype):
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_attention_reads_half_precision_and_casts_its_result_alone(dtype):
     n, launched = {mg.float16: "f16", mg.bfloat16: "bf16"}[dtype], []
-    q, k, v = (on("cuda", 2, 6, 5).to(dtype).requires_grad_() for _ in range(3))
-    with launch_hook(lambda kernel, arguments: (launched.append(kernel.name), kernel.function(*arguments))):
-        F.scaled_dot_product_attention(q, k, v).backward(on("cuda", 2, 6, 5).to(dtype))
-    made = [name for name in launched if not name.startswith(("copy", "cast_f32_float"))]
-    assert [name for name in made if "cast" not in name] == [f"attention_forward_{n}", f"attention_backward_{n}"]
-    assert made[1] == f"cast_{n}_f32" and launched.count(made[1]) == 2, launched       # the other is of this test: its gradient
+    q, k, v, g = (on("cuda", 2, 6, 5).to(dtype).requires_grad_() for _ in range(4))
+    for items, weights, casts in ((2, False, 1), (2, True, 2), (1, True, 5)):       # the gradients of what broadcasts are summed in float32
+        launched.clear()
+        with launch_hook(lambda kernel, arguments: (launched.append(kernel.name), kernel.function(*arguments))):
+            y = F.scaled_dot_product_attention(q, k[:items], v[:items], need_weights=weights)
+            (y[0] if weights else y).backward(g)
+        made = [name for name in launched if not name.startswith(("copy", "cast", "sum", "add"))]
+        assert made == [f"attention_forward_{n}", f"attention_backward_{n}{'w' if items == 1 else ''}"]
+        assert [name for name in launched if "cast" in name] == [f"cast_{n}_f32"] * casts, launched
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -339,6 +342,10 @@ SHAPES = {      # paths that the samples of the ops, which are small, do not tak
     "attention, causal, with dropout": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, None, 0.3, True, generator=seeded()), (3, 90, 66), (3, 90, 66),
                                         (3, 90, 5)),
     "attention, masked": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, mg.arange(80, device=q.device) % 3 > 0), (5, 8), (80, 8), (80, 9)),
+    "attention, weights": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, need_weights=True)[0], (2, 70, 8), (2, 90, 8), (2, 90, 7)),
+    "attention, through weights": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, need_weights=True)[1], (2, 5, 8), (2, 7, 8), (2, 7, 6)),
+    "attention, grouped queries": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True), (2, 4, 70, 8), (2, 2, 35, 8), (2, 2, 35, 70)),
+    "attention, one query for all": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, mg.arange(9, device=q.device) % 3 > 0), (5, 8), (3, 9, 8), (9, 4)),
     "attention, huge scores": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, scale=9e4), (5, 8), (7, 8), (7, 9)),
     "bce with logits, weights": (lambda x, y, w: F.binary_cross_entropy_with_logits(x, y, w, reduction="sum"), (90, 100), (90, 100), (90, 100)),
 }
