@@ -52,14 +52,14 @@ class Wide(Plan):
         return self.at([new_tensor(a, None) for a in arrays], self.attrs).array
 
 
-# elementwise ops with derivatives that round once, as they are written, where nothing is broadcast: each is one op
+# elementwise ops with derivatives that round once, as they are written; mul where nothing is broadcast
 _ROUND_ONCE = ("add", "sub", "neg", "mul", "abs")
 
 
 def stored(op: Any, plan: Plan, layouts: Sequence[Layout]) -> Plan:
     """The plan of an elementwise kernel, also if it reads and writes half precision; raises NoKernel where the
     derivative would round more than once (see `wide_plan`)."""
-    once = op.name in _ROUND_ONCE and all([x.shape == plan.layout.shape for x in layouts])
+    once = op.name in _ROUND_ONCE and (op.name != "mul" or all([x.shape == plan.layout.shape for x in layouts]))
     if op.rules and not once:
         raise NoKernel(f"{plan.why}: its derivative runs in float32", plan)
     return plan

@@ -8,12 +8,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.arrays import cast_array
 from ..core.half import autocast_to_half, rounds_once
 from ..core.messages import one_dtype
 from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
-from ..core.shape import BOOL, FLOAT32, broadcast_shapes, fail, is_float, promote
+from ..core.shape import BOOL, broadcast_shapes, fail, is_float, promote
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
@@ -384,8 +383,7 @@ def _linear_rule(x: Layout, weight: Layout, bias: Layout | None) -> None:
 
 @linear.fused
 def _linear_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None) -> Any:
-    wide = FLOAT32 if is_half(x.dtype) else x.dtype
-    gemm, column_sum = kernels.gemm[x.dtype], kernels.sum[wide]
+    gemm, column_sum = kernels.gemm[x.dtype], kernels.sum[x.dtype]
     n, k = weight.shape if weight.ndim == 2 else (1, weight.shape[0])
     if bias is not None and bias.size != n:
         raise NoKernel("the bias is broadcast over the outputs")
@@ -412,10 +410,8 @@ def _linear_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layou
             gw = alloc(weight)
             gemm.call(gw.ptr, g.ptr, xa.ptr, 0, 0, 1, n, k, m, 1, n, k, 1, k, 0)
         if need_b:
-            g = g if x.dtype == wide else cast_array(g, wide)
-            gb = alloc(layout(x.device, wide, bias.shape))      # type: ignore[union-attr]
+            gb = alloc(layout(x.device, x.dtype, bias.shape))   # type: ignore[union-attr]
             column_sum.call(gb.ptr, g.ptr, columns.ptr)
-            gb = gb if x.dtype == wide else cast_array(gb, x.dtype)
         return [gx, gw, gb]
     return forward, backward
 

@@ -96,13 +96,13 @@ __device__ __forceinline__ Best best_all(Best b) {
   return b;
 }
 
-KERNEL(max_pool_forward)(T *y, int64_t *index, const T *x, const int64_t *geometry) {
+KERNEL(max_pool_forward)(STORED *y, int64_t *index, const STORED *x, const int64_t *geometry) {
   const Geometry &s = *reinterpret_cast<const Geometry *>(geometry);
   const int64_t total = s.planes * volume(s.out), in = volume(s.in);
 #pragma unroll 1
   EACH_ROW(n, total) {
     int64_t o[3];
-    const T *from = x + plane_of(n, total, s.out, o) * in;
+    const STORED *from = x + plane_of(n, total, s.out, o) * in;
     const Span w[3] = {window_of(s, 0, o[0]), window_of(s, 1, o[1]), window_of(s, 2, o[2])};
     Best best = {T(-INFINITY), -1};
     each_element(s, w, [&](int64_t i) {
@@ -114,7 +114,7 @@ KERNEL(max_pool_forward)(T *y, int64_t *index, const T *x, const int64_t *geomet
   }
 }
 
-KERNEL(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_t *geometry) {
+KERNEL(max_pool_backward)(STORED *gx, const STORED *g, const int64_t *index, const int64_t *geometry) {
   const Geometry &s = *reinterpret_cast<const Geometry *>(geometry);
   const int64_t total = s.planes * volume(s.in), out = volume(s.out);
 #pragma unroll 1
@@ -135,13 +135,13 @@ KERNEL(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_t
 
 // ---- the mean ----
 
-KERNEL(avg_pool_forward)(T *y, const T *x, const int64_t *geometry) {
+KERNEL(avg_pool_forward)(STORED *y, const STORED *x, const int64_t *geometry) {
   const Geometry &s = *reinterpret_cast<const Geometry *>(geometry);
   const int64_t total = s.planes * volume(s.out), in = volume(s.in);
 #pragma unroll 1
   EACH_ROW(n, total) {
     int64_t o[3];
-    const T *from = x + plane_of(n, total, s.out, o) * in;
+    const STORED *from = x + plane_of(n, total, s.out, o) * in;
     const Span w[3] = {window_of(s, 0, o[0]), window_of(s, 1, o[1]), window_of(s, 2, o[2])};
     Sum sum;
     each_element(s, w, [&](int64_t i) { sum.add(from[i]); });
@@ -151,13 +151,13 @@ KERNEL(avg_pool_forward)(T *y, const T *x, const int64_t *geometry) {
   }
 }
 
-KERNEL(avg_pool_backward)(T *gx, const T *g, const int64_t *geometry) {
+KERNEL(avg_pool_backward)(STORED *gx, const STORED *g, const int64_t *geometry) {
   const Geometry &s = *reinterpret_cast<const Geometry *>(geometry);
   const int64_t total = s.planes * volume(s.in), out = volume(s.out);
 #pragma unroll 1
   GRID_LOOP(n, total) {
     int64_t i[3];
-    const T *from = g + plane_of(n, total, s.in, i) * out;
+    const STORED *from = g + plane_of(n, total, s.in, i) * out;
     const Span deep = windows_of(s, 0, i[0]), high = windows_of(s, 1, i[1]), wide = windows_of(s, 2, i[2]);
     Sum sum;
     for (int64_t a = deep.begin; a < deep.end; a++) {

@@ -535,5 +535,5 @@ def _backward_rule(k: Any, host: Any) -> list[Launch]:
     return [over(prod(int(g[i]) for i in (0, 3, 4, 5)))]
 
 
-launch("ops/pool.cu", "max_pool_forward avg_pool_forward", _forward_rule, shared=512)
-launch("ops/pool.cu", "max_pool_backward avg_pool_backward", _backward_rule)
+launch("ops/pool.cu", "max_pool_forward avg_pool_forward", _forward_rule, shared=512, half=True)
+launch("ops/pool.cu", "max_pool_backward avg_pool_backward", _backward_rule, half=True)

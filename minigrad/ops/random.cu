@@ -175,7 +175,7 @@ STEP(normal, advance)(T *out, int64_t *state, int64_t n, double mean, double std
 // y is a product, not a choice, so that inf and NaN in a dropped place give NaN, as in PyTorch.
 __device__ __forceinline__ T kept_scale(double p) { return p < 1 ? (T)(1 / (1 - p)) : T(0); }
 
-KERNEL(dropout_forward)(T *y, uint8_t *mask, const T *x, int64_t *state, int64_t n, double p) {
+KERNEL(dropout_forward)(STORED *y, uint8_t *mask, const STORED *x, int64_t *state, int64_t n, double p) {
   const uint64_t limit = threshold(p);
   const T scale = kept_scale(p);
   each_word(state, n, [=](int64_t i, uint32_t word) {
@@ -183,11 +183,11 @@ KERNEL(dropout_forward)(T *y, uint8_t *mask, const T *x, int64_t *state, int64_t
     y[i] = x[i] * (keep ? scale : T(0)), mask[i] = keep;
   });
 }
-STEP(dropout_forward, advance)(T *y, uint8_t *mask, const T *x, int64_t *state, int64_t n, double p) {
+STEP(dropout_forward, advance)(STORED *y, uint8_t *mask, const STORED *x, int64_t *state, int64_t n, double p) {
   advance(state, n);
 }
 
-KERNEL(dropout_backward)(T *gx, const T *gy, const uint8_t *mask, int64_t n, double p) {
+KERNEL(dropout_backward)(STORED *gx, const STORED *gy, const uint8_t *mask, int64_t n, double p) {
   const T scale = kept_scale(p);
   GRID_LOOP(i, n) gx[i] = gy[i] * (mask[i] ? scale : T(0));
 }

@@ -763,8 +763,9 @@ def _drawing(each: int) -> Rule:
 
 
 launch("ops/random.cu", "uniform normal random_bits", _drawing(2))
-launch("ops/random.cu", "bernoulli_mask dropout_forward", _drawing(4))
-launch("ops/random.cu", "dropout_backward", lambda k, host: [over(k.n)] if k.n else [])
+launch("ops/random.cu", "bernoulli_mask", _drawing(4))
+launch("ops/random.cu", "dropout_forward", _drawing(4), half=True)
+launch("ops/random.cu", "dropout_backward", lambda k, host: [over(k.n)] if k.n else [], half=True)
 work("uniform normal random_bits bernoulli_mask")
 work("dropout_forward", lambda k: 2 * k.n)          # comparison, product
 work("dropout_backward", lambda k: k.n)

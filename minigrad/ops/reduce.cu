@@ -59,7 +59,7 @@ struct Plan {
 
 // The elements of one output that one thread sees: first, first + step, ... below end.
 struct Share {
-  const T *x;
+  const STORED *x;
   const Dims &dims;
   int64_t first, end, step;
   // f(index within the reduced elements, value)
@@ -72,7 +72,7 @@ struct Share {
 };
 
 // store(k, state) for each output k
-template <class S, class Store> __device__ __forceinline__ void reduce(const T *x, const int64_t *values, Store store) {
+template <class S, class Store> __device__ __forceinline__ void reduce(const STORED *x, const int64_t *values, Store store) {
   // S has a constructor, which __shared__ may not
   __shared__ double room[(sizeof(S) + 7) / 8 * MAX_THREADS];
   S *of_thread = reinterpret_cast<S *>(room);
@@ -122,10 +122,10 @@ template <class S, class Store> __device__ __forceinline__ void merge_segments(c
 }
 
 #define REDUCTION(name, S, Out, expression) \
-  KERNEL(name)(Out * out, const T *x, const int64_t *plan) { \
+  KERNEL(name)(Out * out, const STORED *x, const int64_t *plan) { \
     reduce<S>(x, plan, [=](int64_t k, const S &s) { out[k] = expression; }); \
   } \
-  STEP(name, segments)(Out * out, const T *x, const int64_t *plan) { \
+  STEP(name, segments)(Out * out, const STORED *x, const int64_t *plan) { \
     merge_segments<S>(plan, [=](int64_t k, const S &s) { out[k] = expression; }); \
   }
 
@@ -182,18 +182,18 @@ struct Product {
   }
   __device__ __forceinline__ void merge(const Product &other) { value *= other.value; }
 };
-REDUCTION(sum, Total, T, (T)s.value)
-REDUCTION(prod, Product, T, (T)s.value)
+REDUCTION(sum, Total, STORED, (T)s.value)
+REDUCTION(prod, Product, STORED, (T)s.value)
 #if IS_REAL
-KERNEL(mean)(T *out, const T *x, const int64_t *plan) {
+KERNEL(mean)(STORED *out, const STORED *x, const int64_t *plan) {
   const double n = (double)Plan(plan).reduce;
   reduce<Total>(x, plan, [=](int64_t k, const Total &s) { out[k] = (T)(s.value / n); });
 }
-STEP(mean, segments)(T *out, const T *x, const int64_t *plan) {
+STEP(mean, segments)(STORED *out, const STORED *x, const int64_t *plan) {
   const double n = (double)Plan(plan).reduce;
   merge_segments<Total>(plan, [=](int64_t k, const Total &s) { out[k] = (T)(s.value / n); });
 }
-REDUCTION(norm, Squares, T, (T)sqrt(s.value))
+REDUCTION(norm, Squares, STORED, (T)sqrt(s.value))
 #endif
 #endif
 
@@ -210,8 +210,8 @@ template <bool MAX> struct Extreme {
     if (index < 0 || beats(other.value, value) || (!beats(value, other.value) && other.index < index)) *this = other;
   }
 };
-REDUCTION(max, Extreme<true>, T, s.value)
-REDUCTION(min, Extreme<false>, T, s.value)
+REDUCTION(max, Extreme<true>, STORED, s.value)
+REDUCTION(min, Extreme<false>, STORED, s.value)
 REDUCTION(argmax, Extreme<true>, int64_t, s.index)
 REDUCTION(argmin, Extreme<false>, int64_t, s.index)
 
@@ -270,11 +270,11 @@ __device__ __forceinline__ void store_moments(T *mean, T *spread, const Moments 
   *mean = (T)s.mean;
   *spread = (T)(root ? sqrt(var) : var);
 }
-KERNEL(moments)(T *mean, T *spread, const T *x, const int64_t *plan, double divisor, int64_t root) {
+KERNEL(moments)(T *mean, T *spread, const STORED *x, const int64_t *plan, double divisor, int64_t root) {
   reduce<Moments>(x, plan,
                   [=](int64_t k, const Moments &s) { store_moments(mean + k, spread + k, s, divisor, root); });
 }
-STEP(moments, segments)(T *mean, T *spread, const T *x, const int64_t *plan, double divisor, int64_t root) {
+STEP(moments, segments)(T *mean, T *spread, const STORED *x, const int64_t *plan, double divisor, int64_t root) {
   merge_segments<Moments>(plan,
                           [=](int64_t k, const Moments &s) { store_moments(mean + k, spread + k, s, divisor, root); });
 }

@@ -12,6 +12,7 @@ from minigrad.core.op import registry
 from minigrad.devices import cuda, launch_hook
 from minigrad.devices.base import split
 from minigrad.devices.launch import KERNELS
+from minigrad.ops.random import dropout
 
 pytest.importorskip("ml_dtypes")
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
@@ -226,10 +227,11 @@ def test_elementwise_kernels_read_and_write_half_precision(dtype):
 
 
 HALF_OPS = ("layer_norm rms_norm valid_norm batch_norm batch_norm_eval group_norm softmax log_softmax logsumexp cross_entropy mse_loss l1_loss huber_loss "
-            "smooth_l1_loss binary_cross_entropy binary_cross_entropy_with_logits").split()
+            "smooth_l1_loss binary_cross_entropy binary_cross_entropy_with_logits max_pool adaptive_max_pool avg_pool adaptive_avg_pool "
+            "masked_dropout").split()
 
 
-@pytest.mark.parametrize("name", [*HALF_OPS, "index_add", "scaled_dot_product_attention"])
+@pytest.mark.parametrize("name", [*HALF_OPS, "index_add", "scaled_dot_product_attention", "sum", "mean", "add", "sub"])
 def test_every_sample_rounds_once(name):
     """Outputs and gradients within one ulp of the definition in float64."""
     testing.check_half(registry[name], device="cuda")
@@ -247,6 +249,29 @@ def test_kernels_of_ops_read_and_write_half_precision(name, dtype):
         y.backward(mg.ones_like(y))
     made = [n for n in launched if not n.startswith(("fill", "copy"))]
     assert len(made) == 2 and all(n.endswith("f16") for n in made), launched
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_layers_cast_nothing(dtype):
+    """Neither forward nor backward; what counts and looks at half precision does not, either."""
+    x, b = (on("cuda", *shape).to(dtype).requires_grad_() for shape in ((6, 8), (8,)))
+    layer = nn.Linear(8, 8).to("cuda").to(dtype)
+    for run in (lambda: layer(x), lambda: F.dropout(x, 0.4), lambda: F.dropout(x.T, 0.4), lambda: x + b, lambda: x - b, lambda: x.sum(0), lambda: x.sum(),
+                lambda: x.mean(), lambda: F.max_pool1d(x, 2), lambda: F.adaptive_avg_pool1d(x, 1)):
+        launched = []
+        with launch_hook(lambda kernel, arguments, launched=launched: (launched.append(kernel.name), kernel.function(*arguments))):
+            y = run()
+        g = mg.ones_like(y)
+        with launch_hook(lambda kernel, arguments, launched=launched: (launched.append(kernel.name), kernel.function(*arguments))):
+            y.backward(g)
+        casts = [name for name in launched if "cast" in name]
+        assert not casts or len(casts) == 2 and "div_f32" in launched, launched                # the gradient of a mean is divided by a number
+    with launch_hook(lambda kernel, arguments: (launched.append(kernel.name), kernel.function(*arguments))):
+        launched.clear()
+        found = x.argmax(1), x.argmin(), x.any(), x.all(1), mg.count_nonzero(x)
+    assert not [name for name in launched if "cast_f32" in name], launched
+    for got, want in zip(found, (x.float().argmax(1), x.float().argmin(), x.any(), x.all(1), mg.count_nonzero(x.float())), strict=True):
+        assert (got == want).all()
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -333,6 +358,17 @@ SHAPES = {      # paths that the samples of the ops, which are small, do not tak
     "group norm, large groups": (lambda x, w, b: F.group_norm(x, 2, w, b), (2, 4, 30, 30), (4,), (4,)),
     "log-sum-exp, long lines": (lambda x: mg.logsumexp(x, 1), (3, 4500)),
     "log-sum-exp, columns": (lambda x: mg.logsumexp(x, 0), (70, 33)),
+    "max pool, overlapping": (lambda x: F.max_pool2d(x, 3, 2, 1), (2, 3, 17, 19)),
+    "max pool, a block for a window": (lambda x: F.max_pool1d(x, 900, 7), (2, 3, 1300)),
+    "average pool, overlapping": (lambda x: F.avg_pool2d(x, (3, 5), 2, (1, 2), count_include_pad=False), (2, 3, 17, 19)),
+    "average pool, planes": (lambda x: F.adaptive_avg_pool2d(x, 1), (2, 3, 40, 41)),
+    "dropout": (lambda x: dropout(x, 0.3, generator=seeded()), (70, 33)),
+    "sum, segments": (lambda x: x.sum(), (300, 301)),
+    "sum, columns": (lambda x: x.sum(0), (3000, 3)),
+    "mean, rows": (lambda x: x.mean(-1), (5, 1100)),
+    "linear": (F.linear, (700, 8), (16, 8), (16,)),
+    "add, broadcast": (lambda x, y: x + y, (90, 40), (40,)),
+    "sub, broadcast": (lambda x, y: x - y, (1, 40), (90, 1)),
     "cross entropy, long lines": (lambda x: F.cross_entropy(x, mg.arange(5, device=x.device), label_smoothing=0.1), (5, 4500)),
     "cross entropy, pixels": (lambda x: F.cross_entropy(x, mg.zeros(2, 33, dtype=mg.int64, device=x.device), reduction="none"), (2, 7, 33)),
     "mse, chunks": (lambda x, y: F.mse_loss(x, y), (300, 300), (300, 300)),
