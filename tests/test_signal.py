@@ -36,6 +36,7 @@ def test_errors():
                              (lambda: windows.hann(3, beta=1), TypeError, "its options are")):
         with pytest.raises(kind, match=text):
             call()
+    assert mg.equal(windows.kaiser(5, beta=2), windows.kaiser(5, beta=2.0))
     root = np.array([0, 0.75 ** 0.5, 1, 0.75 ** 0.5, 0])                    # i0(1000) is no number
     want = np.exp(1000 * (root - 1)) * scipy.special.i0e(1000 * root) / scipy.special.i0e(1000)
     np.testing.assert_allclose(windows.kaiser(5, beta=1000.0, dtype=mg.float64).numpy(), want, rtol=1e-11)

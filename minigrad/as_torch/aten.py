@@ -91,6 +91,12 @@ def _safe_softmax(input: Any, dim: int, dtype: Any = None) -> Tensor:
     return where(none, 0.0, F.softmax(where(none, 0.0, x), dim))
 
 
+def _upsample_bilinear2d_aa(input: Tensor, output_size: Any, align_corners: bool, scales_h: float | None = None,
+                            scales_w: float | None = None) -> Tensor:
+    """`interpolate` with antialias."""
+    return F.interpolate(input, output_size, mode="bilinear", align_corners=align_corners, antialias=True)
+
+
 def slice(input: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
     """input[start:end:step] along `dim`."""
     key = [builtins.slice(None)] * input.ndim
@@ -111,3 +117,7 @@ def empty_strided(size: Any, stride: Any, **options: Any) -> Tensor:
     """`empty` with these strides."""
     count = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     return as_strided(empty(count, **options), size, stride)
+
+
+for _op in [f for f in globals().values() if getattr(f, "__module__", None) == __name__]:
+    _op.default = _op                               # an overload: torch.ops.aten.NAME.default

@@ -108,12 +108,17 @@ METHODS: dict[str, Any] = {
     **{name: _old_order(name, word) for name, word in _OLD.items()}, **_FUNCTIONS,
     **{f"{name}_": _writing(function) for name, function in _FUNCTIONS.items()},
     "adjoint": Tensor.mT.fget, "apply_": apply_, "fill_diagonal_": fill_diagonal_,   # type: ignore[attr-defined]
+    "conj_physical_": lambda self: self, "untyped_storage": lambda self: self.flatten(),
+    "polygamma_": lambda self, n: self.copy_(self.polygamma(n)), "is_shared": lambda self: False,
+    "storage_offset": lambda self: (self.data_ptr() - self.array.storage.ptr) // self.itemsize,
+    "is_cpu": property(lambda self: self.device.type == "cpu"),
     "is_inference": lambda self: False, "is_same_size": lambda self, other: self.shape == other.shape,
     "share_memory_": lambda self: self, "storage": lambda self: self.flatten(), "to_sparse": to_sparse,
     "require_grad": property(None, _ignored),
     "new_empty_strided": new_empty_strided, "__rdiv__": Tensor.__rtruediv__,        # type: ignore[attr-defined]
     "type": type_, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,
-    **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_quantized", "is_sparse", "is_xpu"), False)}
+    **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_nested", "is_quantized", "is_sparse", "is_xla", "is_xpu"),
+                    False)}
 
 
 def _register_load_state_dict_pre_hook(self: Module, hook: Callable, with_module: bool = False) -> RemovableHandle:
@@ -133,7 +138,7 @@ def _register_state_dict_hook(self: Module, hook: Callable) -> RemovableHandle:
 
 _OF_MODULES = {"_register_load_state_dict_pre_hook": _register_load_state_dict_pre_hook,
                "_register_state_dict_hook": _register_state_dict_hook,
-               "share_memory": lambda self: self,
+               "share_memory": lambda self: self, "compile": lambda self, *args, **named: None,
                "register_backward_hook": Module.register_full_backward_hook}
 
 

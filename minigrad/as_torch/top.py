@@ -40,6 +40,7 @@ __all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_wind
 contiguous_format = preserve_format = channels_last = channels_last_3d = None
 memory_format = layout = type(None)
 strided = None
+complex64, complex128 = np.dtype("complex64"), np.dtype("complex128")        # to compare with: no tensor has them
 default_generator = _generator_of("cpu")
 OutOfMemoryError = MemoryError
 

@@ -122,10 +122,10 @@ def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tup
     key = (device, dtype, shape, strides)
     found = _layouts.get(key)
     if found is None:
-        if dtype.kind not in "biufc" and dtype.name != "bfloat16" or not dtype.isnative:
+        if dtype.kind not in "biuf" and dtype.name != "bfloat16" or not dtype.isnative:
             # every array has a layout, so all dtypes are checked here: bytes read as Python objects would crash
-            raise TypeError(f"[tensor] elements must be numbers or bools in this machine's byte order; got {dtype}; "
-                            "convert with astype()")
+            raise TypeError(f"[tensor] elements must be real numbers or bools in this machine's byte order; got {dtype}"
+                            "; convert with astype()")
         shape = tuple([index(n) for n in shape])        # 2.0 == 2 would be found later: it must never be the layout's
         if dtype.itemsize == 2 and dtype.kind in "fV":
             halves_seen.add(dtype)

@@ -186,7 +186,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
         violated = violated * weight[label].unsqueeze(1)
     other = ne(label.unsqueeze(1), arange(classes, device=x.device))
     losses = where(other, violated, 0.0).sum(1) / classes
-    return reduced(losses if input.ndim == 2 else losses.squeeze(0), reduction)
+    return reduced(losses if input.ndim == 2 else losses.reshape(target.shape), reduction)
 
 
 @multi_margin_loss.samples
@@ -195,6 +195,7 @@ def _multi_margin_samples(make: Any) -> Iterator[tuple]:
         yield make(3, 5), make.ints(3, high=5), 2, 0.7, make(5, low=0.5, high=2), {"reduction": reduction}
     yield make(4, 33), make.ints(4, high=33)
     yield make(5), make.ints(high=5)
+    yield make(5), make.ints(1, high=5), 1, 1.0, None, {"reduction": "none"}
 
 
 @multi_margin_loss.errors
@@ -213,8 +214,8 @@ def _multi_margin_oracle(x: Any, y: Any, p: int = 1, margin: float = 1.0, weight
     def one(row: Any, label: int) -> Any:
         others = np.maximum(margin - row[label] + row, 0) ** p * (1 if weight is None else weight[label])
         return np.delete(others, label).sum() / row.size
-    return total(np.array([one(*pair) for pair in zip(x, y, strict=True)]) if x.ndim == 2 else np.array(one(x, y)),
-                  reduction)
+    found = [one(*pair) for pair in zip(np.atleast_2d(x), y.ravel(), strict=True)]
+    return total(np.reshape(found, y.shape), reduction)
 
 
 class MultiMarginLoss(WeightedLoss):

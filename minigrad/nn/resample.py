@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core.shape import fail, is_float
+from ..core.shape import FLOAT32, fail, is_float
 from ..core.tensor import Tensor, new_tensor
 from ..core.warning import warn
-from ..ops.formula import formula
-from ..ops.math import add, copy, mul
+from ..ops.convert import cast
+from ..ops.formula import clamp, formula
+from ..ops.math import add, copy, floor, mul
 from ..ops.matmul import matmul
 from ..ops.take import take_at
 from .arguments import Size
@@ -139,9 +140,13 @@ def _check(input: Tensor, mode: str, align_corners: bool | None, antialias: bool
              [input.layout, f"output {list(out)}"])
     if math.prod(out) >= _MOST:
         fail("interpolate", "the output is too large", [input.layout, f"output {list(out)}"])
-    if not is_float(input.dtype) and not mode.startswith("nearest"):
+    if not is_float(input.dtype) and not mode.startswith("nearest") and not _of_bytes(input, mode):
         fail("interpolate", f"mode {mode!r} needs a floating-point input", input.layout, "convert with .float()",
              NotImplementedError)
+
+
+def _of_bytes(input: Tensor, mode: str) -> bool:
+    return input.dtype == np.uint8 and mode in ("bilinear", "bicubic")
 
 
 @formula
@@ -155,7 +160,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     two, three dimensions), "bicubic" (Keys 1981, a = -0.75), "area" (`adaptive_avg_pool`). An element covers an
     interval of length 1; with `align_corners` the middles of the outermost elements are kept instead. With
     `recompute_scale_factor` the sizes' quotient counts, not `scale_factor`. `antialias` (bilinear and bicubic) filters
-    where the output is smaller. ValueError or NotImplementedError for options that do not fit.
+    where the output is smaller. ValueError or NotImplementedError for options that do not fit. Bilinear and bicubic
+    also take uint8, and round after each dimension, the last one first.
 
     >>> nn.functional.interpolate(minigrad.tensor([[[1.0, 2.0]]]), scale_factor=2).tolist()
     [[[1.0, 1.0, 2.0, 2.0]]]
@@ -164,12 +170,14 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     _check(input, mode, align_corners, antialias, out)
     if mode == "area":
         return _AREA[input.ndim - 3](input, tuple(out))
-    align, kind, found = bool(align_corners), _KINDS.get(mode, mode), input
-    for i, (m, factor) in enumerate(zip(out, scales, strict=True)):
-        n = input.shape[2 + i]
+    align, kind, whole = bool(align_corners), _KINDS.get(mode, mode), _of_bytes(input, mode)
+    found = cast(input, FLOAT32) if whole else input
+    for i in range(len(out))[::-1 if whole else 1]:
+        n, m, factor = input.shape[2 + i], out[i], scales[i]
         scale = (n - 1) / max(m - 1, 1) * (m > 1) if align else 1 / factor if factor else n / m
         found = _resized(found, 2 + i, m, scale, kind, align, antialias)
-    return copy.call(found) if found is input else found
+        found = floor(clamp(found, 0, 255) + 0.5) if whole else found
+    return cast(found, input.dtype) if whole else copy.call(found) if found is input else found
 
 
 @interpolate.samples

@@ -53,15 +53,16 @@ OPERATORS = {
 # for what is a method only. They cost nothing at import: `load` imports one when a name of it is first asked for.
 LATER = {
     "factor": "",
-    "further": "alias_copy broadcast_shapes conj conj_physical constant_pad_nd detach_copy diagonal_copy expand_copy "
-               "fill frexp gcd gcd_ isreal lcm lcm_ mvlgamma mvlgamma_ narrow_copy nextafter nextafter_ permute_copy "
-               "real resolve_conj resolve_neg scalar_tensor select_copy split_copy split_with_sizes_copy squeeze_copy "
-               "t_copy transpose_copy unbind_copy unfold_copy unsafe_chunk unsafe_split unsqueeze_copy view_copy",
+    "further": "alias_copy angle broadcast_shapes conj conj_physical constant_pad_nd detach_copy diagonal_copy "
+               "expand_copy fill frexp gcd gcd_ isreal lcm lcm_ mvlgamma mvlgamma_ narrow_copy nextafter nextafter_ "
+               "permute_copy real resolve_conj resolve_neg scalar_tensor select_copy split_copy split_with_sizes_copy "
+               "squeeze_copy t_copy transpose_copy unbind_copy unfold_copy unsafe_chunk unsafe_split unsqueeze_copy "
+               "view_copy",
     "linalg": "",
     "masked": "",
     "older": "chain_matmul cholesky cholesky_inverse cholesky_solve det geqrf ger inverse logdet lu lu_solve lu_unpack "
              "matrix_exp matrix_power orgqr ormqr pca_lowrank pinverse qr slogdet svd svd_lowrank triangular_solve",
-    "pairs": "addr block_diag cartesian_prod cdist combinations corrcoef cov cross cumulative_trapezoid diagflat "
+    "pairs": "addr addr_ block_diag cartesian_prod cdist combinations corrcoef cov cross cumulative_trapezoid diagflat "
              "diff dist dsplit gradient hsplit kron logcumsumexp pdist renorm renorm_ sum_to_size trace trapezoid "
              "trapz unravel_index vsplit",
     "places": "as_strided as_strided_copy as_strided_scatter diagonal_scatter index_put index_put_ index_reduce "

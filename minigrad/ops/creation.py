@@ -411,7 +411,7 @@ def _number(value: Any) -> Any:
     return value.item() if isinstance(value, (Tensor, np.generic)) else value
 
 
-def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
+def arange(start: Any = 0, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
            requires_grad: bool = False) -> Tensor:
     """The numbers start, start + step, ... before `end`, as a vector; `arange(end)` starts at 0. Without `dtype`: int64
     if all are integers, else the default float dtype. RuntimeError if `step` is 0 or has the wrong sign.
@@ -429,9 +429,11 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     whole = all(isinstance(v, int) for v in (start, end, step))
     if not whole and not np.isfinite((end - start) / step):
         fail("arange", "the bounds must be finite", [start, end, step])
-    if dtype is not None and not whole and np.dtype(dtype).kind in "iu":
+    if dtype == INT64 and not whole:
         return arange(int(start), int(end), int(step), dtype=dtype, device=device, requires_grad=requires_grad)
     count = -(-(end - start) // step) if whole else int(np.ceil((end - start) / step))
+    if dtype is not None and np.dtype(dtype).kind in "iu":
+        start, step = int(start), int(step)
     dtype = np.dtype(dtype) if dtype is not None else INT64 if whole else default_float()
     for v in (start, start + step * (count - 1)) if count else ():
         must_fit("arange", v, INT64 if whole and dtype.kind not in "iu" else dtype)

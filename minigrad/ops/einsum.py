@@ -13,8 +13,9 @@ from math import prod
 from typing import Any
 
 from ..core.half import rounds_once
-from ..core.shape import axis_of, fail
+from ..core.shape import INT64, axis_of, fail, is_float
 from ..core.tensor import Tensor
+from .convert import cast
 from .math import mul
 from .matmul import matmul
 from .reduce import sum_op
@@ -190,8 +191,10 @@ def _simplified(x: Tensor, labels: list[int]) -> tuple[Tensor, list[int]]:
 
 
 def _summed(x: Tensor, labels: list[int], keep: set[int]) -> tuple[Tensor, list[int]]:
-    """x summed over the labels that are not in `keep`."""
+    """x summed over the labels that are not in `keep`, integers as int64."""
     axes = tuple([i for i, d in enumerate(labels) if d not in keep])
+    if axes and not is_float(x.dtype):
+        x = cast(x, INT64)
     return (sum_op(x, axes=axes, keepdim=False), [d for d in labels if d in keep]) if axes else (x, labels)
 
 

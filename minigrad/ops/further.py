@@ -35,6 +35,7 @@ from .math import (
     log1p,
     logical_and,
     logical_not,
+    lt,
     mul,
     neg,
     pow,
@@ -220,6 +221,14 @@ def frexp(input: Tensor) -> Frexp:
 
 
 @formula
+def angle(input: Tensor) -> Tensor:
+    """The angle of each number in the complex plane: 0, and pi for a negative one. Integers and bools give the default
+    float; the gradient is 0."""
+    x = as_float(input)
+    return where(isnan(x), x, mul(cast(lt(x, 0), x.array.layout.dtype), math.pi))
+
+
+@formula
 def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension p (Muirhead 1982, theorem 2.1.12):
 
@@ -292,6 +301,11 @@ def _reference(name: str) -> Callable[..., Any]:
     return reference
 
 
+@angle.samples
+def _angle_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5),
+
+
 @entr.samples
 def _entr_samples(make: Any) -> Iterator[tuple]:
     yield make(3, 5, low=0.1),
@@ -309,5 +323,6 @@ def _xlog1py_samples(make: Any) -> Iterator[tuple]:
     yield make(4), 0.5
 
 
+angle.reference(lambda x: np.angle(x))
 for _op in (entr, ndtr, xlog1py):
     _op.reference(_reference(_op.__name__))

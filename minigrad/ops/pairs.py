@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.shape import BOOL, axis_of, broadcast_shapes, fail, is_float, promote
+from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail, is_float, promote
 from ..core.tensor import Tensor
 from .convert import cast
 from .creation import as_tensor
@@ -408,14 +408,14 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
 
 
 def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
-    """The coordinates, in a tensor of that shape, of flat indices: a tuple with a tensor for each dimension."""
+    """The coordinates, in a tensor of that shape, of flat indices: a tuple with an int64 tensor for each dimension."""
     given = shape if isinstance(shape, (tuple, list)) else (shape,)
     have, sizes = indices.array.layout, [operator.index(n) for n in given]
     if have.dtype.kind not in "iu":
         fail("unravel_index", "indices must be integers", have, kind=ValueError)
     if builtins.any(n < 0 for n in sizes):
         fail("unravel_index", "sizes must not be negative", sizes, kind=ValueError)
-    found, rest = [], indices
+    found, rest = [], cast(indices, INT64)
     for n in reversed(sizes):
         found.append(rest.remainder(n))
         rest = rest.div(n, rounding_mode="floor")

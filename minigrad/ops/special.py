@@ -471,7 +471,7 @@ def _polynomial(name: str, oracle: Any, second: Callable[[Any], Any], step: Call
     """The op of polynomials p_0 = 1, p_1 = second(x), p_{k+1} = step(k, x, p_k, p_{k-1}), DLMF 18.9.1."""
     def values(input: Any, n: Any) -> Any:
         x, n = argument(input), np.trunc(n)
-        most = n.max(initial=0)
+        most = np.fmax.reduce(n, None, initial=0)
         if most > _DEGREE:
             fail(name, f"n must be at most {_DEGREE}: each degree is a step", most)
         before, now = np.zeros_like(x), np.ones_like(x)

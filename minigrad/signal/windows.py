@@ -142,4 +142,4 @@ def kaiser(k: Any, N: int, sym: bool, beta: float = 12.0) -> Any:
         fail("kaiser", "beta must be finite and not negative", beta, kind=ValueError)
     from ..ops.special import scaled_i
     root = np.sqrt(np.maximum(1 - (2 * k / N - 1) ** 2, 0))
-    return np.exp(beta * (root - 1)) * scaled_i(0, beta * root) / scaled_i(0, np.array([beta]))
+    return np.exp(beta * (root - 1)) * scaled_i(0, beta * root) / scaled_i(0, np.array([float(beta)]))

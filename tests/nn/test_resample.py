@@ -25,6 +25,21 @@ def test_layers_call_their_functions():
     assert repr(nn.Unfold(2)) == "Unfold(kernel_size=2, dilation=1, padding=0, stride=1)"
 
 
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_bytes_are_resized_and_rounded(torch, mode, antialias):
+    """Weights of PyTorch's have 16 bits: a unit more or less."""
+    x = np.random.default_rng(0).integers(0, 256, (2, 3, 11, 17), dtype=np.uint8)
+    for size in ((5, 8), (23, 40), (11, 30)):
+        got = F.interpolate(mg.from_numpy(x), size, mode=mode, antialias=antialias)
+        want = torch.nn.functional.interpolate(torch.from_numpy(x), size, mode=mode, antialias=antialias)
+        off = np.abs(got.numpy().astype(int) - want.numpy().astype(int))
+        assert got.dtype == np.uint8 and off.max() <= 2 and (off > 0).mean() < 0.05
+    with pytest.raises(NotImplementedError, match="floating-point"):
+        F.interpolate(mg.from_numpy(x), 5, mode="area")
+    assert F.interpolate(mg.tensor([[[[200, 100]]]], dtype="uint8"), (1, 3), mode="bilinear", align_corners=True).tolist() == [[[[200, 150, 100]]]]
+
+
 def test_fold_is_the_transpose_of_unfold():
     x, y = mg.tensor(RNG.standard_normal((2, 3, 5, 7))), mg.tensor(RNG.standard_normal((2, 18, 24)))
     options = {"kernel_size": (3, 2), "dilation": (1, 2), "padding": 1, "stride": (2, 1)}

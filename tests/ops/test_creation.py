@@ -152,6 +152,18 @@ def test_ranges_and_random_integers_fit():
             call()
     assert mg.arange(250, 256, dtype=mg.uint8).tolist() == [*range(250, 256)]
     assert mg.arange(-1.5, 1.5, dtype=mg.int64).tolist() == [-1, 0]
+    assert mg.arange(end=3).tolist() == mg.arange(start=0, end=3).tolist() == [0, 1, 2]
+    for dtype in ("int32", "uint8", "int16"):                   # only int64 counts with whole bounds, in PyTorch too
+        assert mg.arange(0.5, 4.2, 2.0, dtype=dtype).tolist() == [0, 2] and mg.arange(0, 4.2, 2.0, dtype=dtype).tolist() == [0, 2, 4]
+
+
+def test_dtypes_that_are_not_real_numbers_are_refused():
+    x = mg.ones(2)
+    for dtype in ("complex64", "complex128", object):
+        for call in (lambda d: mg.zeros(2, dtype=d), lambda d: x.to(d), lambda d: mg.tensor([1.0], dtype=d), lambda d: x.sum(dtype=d), lambda d: mg.full((2,), 1, dtype=d),
+                     lambda d: mg.arange(3, dtype=d), lambda d: mg.empty_like(x, dtype=d), lambda d: mg.from_numpy(np.zeros(2, d)), lambda d: x.view(d)):
+            with pytest.raises((TypeError, RuntimeError)):
+                call(np.dtype(dtype))
     assert mg.randint(0, 256, (1000,), dtype=mg.uint8).max() <= 255
     assert mg.randperm(256, dtype=mg.uint8).long().sum() == 255 * 128
 

@@ -57,3 +57,9 @@ def test_an_outer_product_is_exact(dtype, level):
             np.testing.assert_array_equal((x @ y).numpy(), a * b.T)
         found = mg.nn.functional.linear(mg.tensor(a), mg.tensor(b), mg.tensor(bias)).numpy()
         np.testing.assert_array_equal(found, a * b.T + bias)
+
+
+def test_einsum_sums_integers_as_int64():
+    x = mg.tensor([[200, 100], [3, 4]], dtype="uint8")
+    assert mg.einsum("ij->", x).item() == 307 and mg.einsum("ij->i", x).tolist() == [300, 7] and mg.einsum("ij,k->k", x, x[0] * 0 + 1).tolist() == [307, 307]
+    assert mg.einsum("ii->i", x).dtype == x.dtype and mg.einsum("i->", x[0] > 0).item() == 2

@@ -39,6 +39,9 @@ def test_blocks_products_and_coordinates():
     assert mg.cartesian_prod(b, mg.tensor([5, 6])).tolist() == [[3, 5], [3, 6], [4, 5], [4, 6]]
     assert mg.diagflat(mg.tensor([[1, 2]]), 1).tolist() == [[0, 1, 0], [0, 0, 2], [0, 0, 0]]
     assert [i.tolist() for i in mg.unravel_index(mg.tensor([5, 1]), (2, 3))] == [[1, 0], [2, 1]]
+    assert [i.tolist() for i in mg.unravel_index(mg.tensor([200], dtype="uint8"), (1, 300))] == [[0], [200]]       # 300 is no uint8
+    assert {i.dtype for i in mg.unravel_index(mg.tensor([5], dtype="int32"), (2, 3))} == {mg.int64}
+    assert mg.zeros(2, 2).addr_(mg.tensor([1.0, 2.0]), mg.ones(2), alpha=3).tolist() == [[3, 3], [6, 6]]
     assert [p.shape for p in mg.arange(12).reshape(2, 6).hsplit(3)] == [(2, 2)] * 3
     assert [p.tolist() for p in mg.arange(3).hsplit([1])] == [[0], [1, 2]]
     assert len(mg.zeros(4, 1).vsplit(2)) == 2 and len(mg.zeros(1, 1, 4).dsplit(4)) == 4

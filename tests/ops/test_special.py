@@ -111,6 +111,7 @@ def test_polynomials():
     assert special.legendre_polynomial_p(x, 2).tolist() == pytest.approx([(3 * v * v - 1) / 2 for v in x.tolist()])
     assert special.chebyshev_polynomial_v(x, 1).tolist() == pytest.approx([2 * v - 1 for v in x.tolist()])
     assert special.hermite_polynomial_h(x, mg.tensor([-1, 0, 1])).tolist() == [0.0, 1.0, 4.0]
+    np.testing.assert_array_equal(special.laguerre_polynomial_l(mg.ones(2), mg.tensor([float("nan"), 1.0])).numpy(), [np.nan, 0.0])
     angle, n = 0.7, 5
     for letter, want in (("t", math.cos(n * angle)), ("u", math.sin((n + 1) * angle) / math.sin(angle)), ("v", math.cos((n + 0.5) * angle) / math.cos(angle / 2)),
                          ("w", math.sin((n + 0.5) * angle) / math.sin(angle / 2))):

@@ -453,3 +453,8 @@ def test_lbfgs_by_itself():
     captured = mg.capture(lambda: o.step(closure))
     with pytest.raises(RuntimeError, match="number of iterations depends on values"):
         captured()
+
+
+def test_the_text_has_a_line_between_groups(torch):
+    a, b = ([{"params": [lib.nn.Parameter(lib.ones(2))]}, {"params": [lib.nn.Parameter(lib.ones(2))], "lr": 0.5}] for lib in (mg, torch))
+    assert repr(optim.SGD(a)) == repr(torch.optim.SGD(b))
