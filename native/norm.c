@@ -473,14 +473,14 @@ void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *me
  */
 #define LONG_STRIP 128
 #define COLUMNS_MAX 2048             /* that are worked on together, a whole number of channels: their sums and */
-#define COLUMNS_CACHED 512           /* factors are in L1 or, where x is in the caches, also eight rows of x */
+#define COLUMNS_CACHED 512           /* factors are in L1; where x is in the caches fewer are faster (256x2048: 0.88) */
 #define BLOCK_ROWS 64                /* rows of a block of columns; the first has FIRST_ROWS, the second as many, the
                                       * next ones as many as there were before */
 #define FIRST_ROWS 8
 #define FAR_BYTES ((int64_t)1 << 24)   /* of an array: two of them are beyond the last cache */
 
 /* How the work on channels is cut: how many a thread works on together; how many rows go side by side, in the column
- * shape; is the result stored past the caches? */
+ * shape (0: in the caches, column by column down the rows); is the result stored past the caches? */
 typedef struct { int64_t many; int together, stream; } cut;
 
 typedef struct {
@@ -519,7 +519,7 @@ static void over_channels(void *context, cut *how, const T *result, int64_t batc
   if (!inner || !channels) return;
   const int64_t many = channels_together(batch, channels, inner), units = (channels + many - 1) / many;
   const int64_t size = batch * channels * inner;
-  const int together = !beyond_caches(size) ? 8 : size * (int64_t)sizeof(T) <= FAR_BYTES ? 2 : 1;
+  const int together = !beyond_caches(size) ? 0 : size * (int64_t)sizeof(T) <= FAR_BYTES ? 2 : 1;
   *how = (cut){many, together, streams_in(result, batch, channels, inner, many)};
   mg_parallel(units, grain(units, batch * inner * many), inner >= LONG_STRIP ? strips : columns, context);
 }
@@ -630,6 +630,14 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
   if (a->how.stream) vstreamed();
 }
 
+/* The body for the vectors of n columns: W of them at once, from column j on, with k columns each. */
+#define EACH_GROUP(j, W, k, n, ...) do { \
+    int64_t j = 0; \
+    for (; j + 4 * VL <= (n); j += 4 * VL) { enum { W = 4 }; const int k = VL; __VA_ARGS__ } \
+    for (; j + VL <= (n); j += VL) { enum { W = 1 }; const int k = VL; __VA_ARGS__ } \
+    if (j < (n)) { enum { W = 1 }; const int k = (int)((n) - j); __VA_ARGS__ } \
+  } while (0)
+
 /* d1[j] += the distances of column j from shift[j] in R rows, d2[j] += their squares. far: L2 is asked for the next R
  * rows */
 INLINE void add_columns_of(const sums *s, const T *x, int64_t stride, int64_t n, const int R, const int far) {
@@ -646,13 +654,28 @@ INLINE void add_columns_of(const sums *s, const T *x, int64_t stride, int64_t n,
     store_n(s->d1 + j, d1, k);
     store_n(s->d2 + j, d2, k););
 }
-/* ... in all rows, eight side by side; four if x is in memory, which is then read a little ahead (8 would be slower) */
-static void add_columns(const sums *s, const T *x, int64_t rows, int64_t stride, int64_t n, int together) {
+/* the sums of W vectors of k columns, which stay in registers down the rows */
+INLINE void add_columns_down(const sums *s, const T *x, int64_t rows, int64_t stride, int64_t j, const int W, int k) {
+  V shift[4], d1[4], d2[4];
+  for (int w = 0; w < W; w++) shift[w] = load_n(s->shift + j + w * VL, k), d1[w] = d2[w] = vset(0);
+  for (int64_t q = 0; q < rows; q++)
+    for (int w = 0; w < W; w++) {
+      const V d = load_n(x + q * stride + j + w * VL, k) - shift[w];
+      d1[w] += d;
+      d2[w] = vfma(d, d, d2[w]);
+    }
+  for (int w = 0; w < W; w++) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
+}
+/* ... in all rows: in the caches column by column; else four rows side by side, read a little ahead (8: slower) */
+static void add_columns(const sums *s, const T *x, int64_t rows, int64_t stride, int64_t n, int cached) {
+  if (cached) {
+    EACH_GROUP(j, W, k, n, add_columns_down(s, x, rows, stride, j, W, k););
+    return;
+  }
   int64_t q = 0;
   memset(s->d1, 0, (size_t)n * sizeof(T));
   memset(s->d2, 0, (size_t)n * sizeof(T));
-  for (; q + 8 <= rows && together == 8; q += 8) add_columns_of(s, x + q * stride, stride, n, 8, 0);
-  for (; q + 4 <= rows && together < 8; q += 4) add_columns_of(s, x + q * stride, stride, n, 4, 1);
+  for (; q + 4 <= rows; q += 4) add_columns_of(s, x + q * stride, stride, n, 4, 1);
   for (; q < rows; q++) add_columns_of(s, x + q * stride, stride, n, 1, 0);
 }
 
@@ -668,10 +691,10 @@ static void column_moments(const sums *s, const T *x, int64_t batch, int64_t str
     rows = MIN(BLOCK_ROWS, batch - b);
     if (b < BLOCK_ROWS) rows = MIN(MAX(b, FIRST_ROWS), batch - b);
     if (b == 0) {
-      add_columns(s, x, rows, stride, n, together);
+      add_columns(s, x, rows, stride, n, !together);
       for (int64_t j = 0; j < n; j++) s->shift[j] = (T)(s->shift[j] + s->d1[j] / (double)rows);
     }
-    add_columns(s, x + b * stride, rows, stride, n, together);
+    add_columns(s, x + b * stride, rows, stride, n, !together);
     for (int64_t j = 0; j < n; j++) merge(s, j, (double)b, (double)rows, s->d1[j], s->d2[j]);
   }
   for (int64_t i = 0; inner > 1 && i < channels; i++) {
@@ -864,13 +887,29 @@ INLINE void add_back_columns_of(const sums *s, const T *gy, const T *x, int64_t 
     store_n(s->d1 + j, d1, k);
     store_n(s->d2 + j, d2, k););
 }
+/* as add_columns_down */
+INLINE void add_back_columns_down(const sums *s, const T *gy, const T *x, int64_t rows, int64_t stride, int64_t j,
+                                  const int W, int k) {
+  V mean[4], d1[4], d2[4];
+  for (int w = 0; w < W; w++) mean[w] = load_n(s->shift + j + w * VL, k), d1[w] = d2[w] = vset(0);
+  for (int64_t q = 0; q < rows; q++)
+    for (int w = 0; w < W; w++) {
+      const int64_t i = q * stride + j + w * VL;
+      const V g = load_n(gy + i, k);
+      d1[w] += g;
+      d2[w] = vfma(g, load_n(x + i, k) - mean[w], d2[w]);
+    }
+  for (int w = 0; w < W; w++) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
+}
 static void add_back_columns(const sums *s, const T *gy, const T *x, int64_t rows, int64_t stride, int64_t n,
                              int together) {
+  if (!together) {
+    EACH_GROUP(j, W, k, n, add_back_columns_down(s, gy, x, rows, stride, j, W, k););
+    return;
+  }
   int64_t q = 0;
   memset(s->d1, 0, (size_t)n * sizeof(T));
   memset(s->d2, 0, (size_t)n * sizeof(T));
-  for (; q + 8 <= rows && together == 8; q += 8)
-    add_back_columns_of(s, gy + q * stride, x + q * stride, stride, n, 8, 0);
   for (; q + 2 <= rows && together == 2; q += 2)
     add_back_columns_of(s, gy + q * stride, x + q * stride, stride, n, 2, 1);
   for (; q < rows; q++) add_back_columns_of(s, gy + q * stride, x + q * stride, stride, n, 1, 0);
@@ -926,7 +965,7 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     spread(rstd, channels, inner);
     T *gx = a->gx + c * inner;
     if (a->var) column_back(gx, gy, x, mean, c1, c2, rstd, a->batch, stride, 1, n, a->how.stream, 0);
-    else if (a->how.together == 8) column_back(gx, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n, 0, 0);
+    else if (!a->how.together) column_back(gx, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n, 0, 0);
     else column_back(gx, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n, a->how.stream, 1);
   }
   if (a->how.stream) vstreamed();

@@ -31,7 +31,7 @@ def as_shape(shape: Size) -> tuple[int, ...]:
 
 def check_batch_size(shape: Sequence[int], axis: int = 1) -> None:
     """Raises ValueError if a channel of an input (N, C, *) has one value only: its variance needs more."""
-    if math.prod(n for i, n in enumerate(shape) if i not in (axis, axis + len(shape))) == 1:
+    if math.prod(shape[:axis]) * math.prod(shape[axis:][1:]) == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(shape)}")
 
 

@@ -173,15 +173,9 @@ def ternary(op: Any) -> Callable[[Any, Any, Any], Any]:
 
     def call(condition: Any, input: Any, other: Any) -> Any:
         try:
-            if type(other) in plain:
-                to = input.array.layout
-                if to.dtype.kind != "f":
-                    return op.apply(condition, input, other)
+            if type(other) in plain and (to := input.array.layout).dtype.kind == "f":
                 other = constant(other, to.dtype, to.device, op.name)
-            elif type(input) in plain:
-                to = other.array.layout
-                if to.dtype.kind != "f":
-                    return op.apply(condition, input, other)
+            elif type(input) in plain and (to := other.array.layout).dtype.kind == "f":
                 input = constant(input, to.dtype, to.device, op.name)
             c, x, y = condition.array, input.array, other.array
             plan = plans[c.layout, x.layout, y.layout]
@@ -199,22 +193,26 @@ def ternary(op: Any) -> Callable[[Any, Any, Any], Any]:
 
 
 def binary_in_place(op: Any, general: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-    """`input op= other` of two tensors outside the graph, after the first time; else `general`."""
+    """`input op= other` outside the graph, after the first time; else `general`."""
     plans = op.plans
 
     def call(input: Any, other: Any) -> Any:
+        number = other
         try:
-            x, y = input.array, other.array
+            x = input.array
             to = x.layout
+            if type(other) in _PLAIN and (to.dtype.kind == "i" and type(other) is int or to.dtype.char in "fd"):
+                other = held(other, to.dtype, to.device)            # None if it does not fit
+            y = other.array
             plan = plans[to, to, y.layout]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError):
             call_kernel = None
         if call_kernel is None:
-            return general(input, other)
+            return general(input, number)
         if (plan.layout is not to or (input._requires_grad or other._requires_grad) and mode.grad or x.block is y.block
                 or type(x) is View and x.plan is None):
-            return general(input, other)
+            return general(input, number)
         call_kernel(x.ptr, x.ptr, y.ptr, plan.walk)
         x.storage.version += 1
         return input
