@@ -15,6 +15,7 @@ import numpy as np
 from ..devices.base import NoKernel
 from ..devices.memory import Array, Layout, alloc, halves_seen, layout
 from ..devices.plan import Plan, is_half
+from .arrays import cast_array
 from .engine import functions
 from .modes import mode
 from .shape import FLOAT32, default_float, is_float, result_type
@@ -86,6 +87,11 @@ def half_result(inputs: Iterable[Any]) -> np.dtype | None:
 def unrounded(x: Layout, shape: tuple[int, ...]) -> Layout:
     """The layout of what kernels keep of x unrounded (sums, statistics): float32 for half precision, else x's dtype."""
     return layout(x.device, FLOAT32 if is_half(x.dtype) else x.dtype, shape)
+
+
+def rounded_array(made: Array, dtype: np.dtype) -> Array:
+    """What a kernel made `unrounded`, in the dtype of its op."""
+    return cast_array(made, dtype) if made.layout.dtype is not dtype else made
 
 
 def widened(t: Any) -> Any:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import cast_array, contiguous_copy
-from ..core.half import autocast_to_half, unrounded
+from ..core.arrays import contiguous_copy
+from ..core.half import autocast_to_half, rounded_array, unrounded
 from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, FLOAT32, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
@@ -168,11 +168,8 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
         y, lse = alloc(y_layout), alloc(lse_layout)
         weights = alloc(weights_layout) if need_weights else None
         forward.call(y.ptr, lse.ptr, address(weights), *operands(q, k, v, m, s), *numbers)
-        made = stored(y)                    # the backward reads y unrounded
-        return (made, stored(weights)) if need_weights else made, (q, k, v, m, s, y, lse)
-
-    def stored(x: Any) -> Array:
-        return cast_array(x, dtype) if is_half(dtype) else x
+        made = rounded_array(y, dtype)      # the backward reads y unrounded
+        return (made, rounded_array(weights, dtype)) if weights else made, (q, k, v, m, s, y, lse)
 
     # of half precision, gradients of operands that broadcast are float32 until they are summed
     wide = is_half(dtype) and any([prod(x.shape[:-2]) != prod(lead) for x in (query, key, value)])
@@ -197,7 +194,7 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
                 summed = alloc(own)
                 total.call(summed.ptr, x.ptr, plan.ptr)
                 x = summed
-            result.append(stored(x) if wide and x is not None else x)
+            result.append(x and rounded_array(x, dtype))
         return [*result, None, None]
     return run_forward, run_backward
 

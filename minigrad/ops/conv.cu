@@ -21,7 +21,8 @@
 // the places of those after them are computed. The launch rule chooses the tile by the numbers of rows and columns.
 //
 // Order of summation: chains of CHAIN terms, which are added in order. backward_weight splits the positions into
-// `chunks`, and a second launch adds them in order. No sum depends on the tile or on the rest of the batch.
+// `chunks`, and a second launch adds them in order. No sum depends on the tile or on the rest of the batch. Chains are
+// added in memory, so results are T, also of half precision.
 #if IS_REAL
 #define TILE_THREADS 256
 #define CHAIN 512
@@ -54,7 +55,7 @@ struct __align__(16) Place { int at[3], unused; int64_t source, other; };
 
 struct Sweep {
   T *out;
-  const T *a, *b, *bias;                   // bias may be null
+  const STORED *a, *b, *bias;              // bias may be null
   int64_t rows, columns, a_row, out_row;   // a_row, out_row: elements from a row to the next
   int64_t first_row, first_column, begin, end;     // the tile, and its terms
   Line line[3];
@@ -129,7 +130,7 @@ template <class S, bool WEIGHT, bool INSIDE> struct Worker {
   const Sweep &p;
   const int x, y, thread;
   const Place column;                      // of b, which this thread loads
-  const T *const of_row, *const source;
+  const STORED *const of_row, *const source;
   const int rows, size0, size1, size2;
   T next_a[LOADS_A], next_b[LOADS_B], sum[S::TM][S::TN];
 
@@ -162,7 +163,7 @@ template <class S, bool WEIGHT, bool INSIDE> struct Worker {
 #pragma unroll
     for (int i = 0; i < LOADS_A; i++) {
       const int row = thread / S::TERMS + i * NEXT_A;
-      next_a[i] = row < rows && term.other >= 0 ? of_row[i * NEXT_A * p.a_row + term.other] : T(0);
+      next_a[i] = row < rows && term.other >= 0 ? T(of_row[i * NEXT_A * p.a_row + term.other]) : T(0);
     }
 #pragma unroll
     for (int i = 0; i < LOADS_B; i++) {
@@ -229,7 +230,7 @@ template <class S, bool WEIGHT, bool INSIDE> struct Worker {
         if (y * S::TM + i < rows) {
           const int64_t row = p.first_row + y * S::TM + i;
           T *out = p.out + row * p.out_row + to;
-          *out = (first ? p.bias ? p.bias[row] : T(0) : *out) + sum[i][j];
+          *out = (first ? p.bias ? T(p.bias[row]) : T(0) : *out) + sum[i][j];
         }
     }
   }
@@ -309,8 +310,8 @@ template <bool BACK> __device__ __forceinline__ void describe(Sweep &s, const Sh
 
 // Forward, or with BACK the gradient of the source: all tiles, of all groups and residues.
 template <class S, bool BACK>
-__device__ __forceinline__ void sweep(typename S::Shared &s, T *out, const T *source, const T *w, const T *bias,
-                                      const Shapes &g) {
+__device__ __forceinline__ void sweep(typename S::Shared &s, T *out, const STORED *source, const STORED *w,
+                                      const STORED *bias, const Shapes &g) {
   Sweep &p = s.sweep;
   const int64_t rows = BACK ? g.c : g.k, row_tiles = up(rows, S::ROWS);
   int64_t most = g.images, tiles = g.groups * row_tiles;
@@ -342,8 +343,8 @@ __device__ __forceinline__ void sweep(typename S::Shared &s, T *out, const T *so
 
 // The gradient of the weights: all tiles, of all groups and chunks.
 template <class S>
-__device__ __forceinline__ void weights(typename S::Shared &s, T *out, const T *x, const T *gy, const Shapes &g,
-                                        int64_t chunks) {
+__device__ __forceinline__ void weights(typename S::Shared &s, T *out, const STORED *x, const STORED *gy,
+                                        const Shapes &g, int64_t chunks) {
   Sweep &p = s.sweep;
   const int64_t columns = g.c * g.kernel[0] * g.kernel[1] * g.kernel[2];
   const int64_t row_tiles = up(g.k, S::ROWS), column_tiles = up(columns, S::COLUMNS);
@@ -388,7 +389,8 @@ __device__ __forceinline__ const Shapes &copied(Shapes &shapes, const int64_t *g
 }
 
 template <bool BACK>
-__device__ __forceinline__ void any_sweep(T *out, const T *source, const T *w, const T *bias, const int64_t *geometry) {
+__device__ __forceinline__ void any_sweep(T *out, const STORED *source, const STORED *w, const STORED *bias,
+                                          const int64_t *geometry) {
   __shared__ union { Few::Shared few; Middle::Shared middle; Large::Shared large; } memory;
   __shared__ Shapes shapes;
   const Shapes &g = copied(shapes, geometry);
@@ -396,14 +398,15 @@ __device__ __forceinline__ void any_sweep(T *out, const T *source, const T *w, c
   else if (blockDim.y == Middle::R) sweep<Middle, BACK>(memory.middle, out, source, w, bias, g);
   else sweep<Large, BACK>(memory.large, out, source, w, bias, g);
 }
-KERNEL(conv_forward)(T *y, const T *x, const T *w, const T *bias, const int64_t *geometry) {
+KERNEL(conv_forward)(T *y, const STORED *x, const STORED *w, const STORED *bias, const int64_t *geometry) {
   any_sweep<false>(y, x, w, bias, geometry);
 }
-KERNEL(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, const int64_t *geometry) {
+KERNEL(conv_backward_input)(T *gx, const STORED *gy, const STORED *w, const STORED *bias, const int64_t *geometry) {
   any_sweep<true>(gx, gy, w, bias, geometry);
 }
 
-KERNEL(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int64_t *geometry, int64_t chunks) {
+KERNEL(conv_backward_weight)(T *gw, T *sums, const STORED *x, const STORED *gy, const int64_t *geometry,
+                             int64_t chunks) {
   __shared__ union { Small::Shared small; Large::Shared large; } memory;
   __shared__ Shapes shapes;
   const Shapes &g = copied(shapes, geometry);
@@ -411,7 +414,8 @@ KERNEL(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int6
   if (blockDim.y == Small::R) weights<Small>(memory.small, out, x, gy, g, chunks);
   else weights<Large>(memory.large, out, x, gy, g, chunks);
 }
-STEP(conv_backward_weight, add)(T *gw, T *sums, const T *x, const T *gy, const int64_t *geometry, int64_t chunks) {
+STEP(conv_backward_weight, add)(T *gw, T *sums, const STORED *x, const STORED *gy, const int64_t *geometry,
+                                int64_t chunks) {
   const Shapes &g = *reinterpret_cast<const Shapes *>(geometry);
   const int64_t size = g.groups * g.k * g.c * g.kernel[0] * g.kernel[1] * g.kernel[2];
   GRID_LOOP(i, size) {

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.half import autocast_to_half
+from ..core.half import autocast_to_half, rounded_array, unrounded
 from ..core.messages import one_dtype
 from ..core.op import address, op, same_dtypes
 from ..core.shape import fail
@@ -196,34 +196,35 @@ def _fits(x: Layout, weight: Layout, y: Layout) -> None:
 def _launches(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, y: Layout,
               geometry: tuple[Array, int], transposed: bool) -> Any:
     """Forward and backward of a convolution x -> y, or of its transpose, which uses the same three kernels with x and y
-    exchanged."""
+    exchanged. What they write is float32 for half precision, and rounded then."""
     there, back = kernels.conv_forward[x.dtype], kernels.conv_backward_input[x.dtype]
     if transposed:
         there, back = back, there
     backward_weight, total = kernels.conv_backward_weight[x.dtype], kernels.sum[x.dtype]
     table, chunks = geometry
-    sums = layout(x.device, x.dtype, (chunks * weight.size,))
+    sums = unrounded(x, (chunks * weight.size,))
+    wide = {like: unrounded(like, like.shape) for like in (x, weight, y)}
     over_space = reduce_plan(y, (0, *range(2, x.ndim)))
 
     def run_forward(xa: Array, wa: Array, ba: Array | None) -> Any:
-        ya = alloc(y)
+        ya = alloc(wide[y])
         there.call(ya.ptr, xa.ptr, wa.ptr, address(ba), table.ptr)
-        return ya, (xa, wa)
+        return rounded_array(ya, x.dtype), (xa, wa)
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
         xa, wa = saved
         gx = gw = gb = None
         if needs[0]:
-            gx = alloc(x)
+            gx = alloc(wide[x])
             back.call(gx.ptr, g.ptr, wa.ptr, 0, table.ptr)
         if needs[1]:
-            gw, scratch = alloc(weight), alloc(sums)
+            gw, scratch = alloc(wide[weight]), alloc(sums)
             source, result = (g, xa) if transposed else (xa, g)
             backward_weight.call(gw.ptr, scratch.ptr, source.ptr, result.ptr, table.ptr, chunks)
         if needs[2]:
             gb = alloc(bias)            # type: ignore[arg-type]
             total.call(gb.ptr, g.ptr, over_space.ptr)
-        return [gx, gw, gb]
+        return [made and rounded_array(made, x.dtype) for made in (gx, gw, gb)]
     return run_forward, run_backward
 
 
@@ -454,6 +455,6 @@ def _weight_rule(k: Any, host: Any) -> list[Launch]:
     return [products, over(groups * m * columns, "add")] if k.chunks > 1 else [products]
 
 
-launch("ops/conv.cu", "conv_forward", _sweep_rule(False), shared=36864)
-launch("ops/conv.cu", "conv_backward_input", _sweep_rule(True), shared=36864)
-launch("ops/conv.cu", "conv_backward_weight", _weight_rule, shared=37888)
+launch("ops/conv.cu", "conv_forward", _sweep_rule(False), shared=36864, half=True)
+launch("ops/conv.cu", "conv_backward_input", _sweep_rule(True), shared=36864, half=True)
+launch("ops/conv.cu", "conv_backward_weight", _weight_rule, shared=37888, half=True)

@@ -231,7 +231,7 @@ HALF_OPS = ("layer_norm rms_norm valid_norm batch_norm batch_norm_eval group_nor
             "masked_dropout").split()
 
 
-@pytest.mark.parametrize("name", [*HALF_OPS, "index_add", "scaled_dot_product_attention", "sum", "mean", "add", "sub"])
+@pytest.mark.parametrize("name", [*HALF_OPS, "index_add", "scaled_dot_product_attention", "convolution", "convolution_transpose", "sum", "mean", "add", "sub"])
 def test_every_sample_rounds_once(name):
     """Outputs and gradients within one ulp of the definition in float64."""
     testing.check_half(registry[name], device="cuda")
@@ -266,7 +266,11 @@ def test_layers_cast_nothing(dtype):
             y.backward(g)
         casts = [name for name in launched if "cast" in name]
         assert not casts or len(casts) == 2 and "div_f32" in launched, launched                # the gradient of a mean is divided by a number
+    convolution = nn.Conv1d(6, 4, 3).to("cuda").to(dtype)
     with launch_hook(lambda kernel, arguments: (launched.append(kernel.name), kernel.function(*arguments))):
+        launched.clear()
+        convolution(x[None])[0].backward(x[:4, :6].detach())
+        assert len(launched) == 8 and not [name for name in launched if "cast_f32" in name], launched    # three results are rounded
         launched.clear()
         found = x.argmax(1), x.argmin(), x.any(), x.all(1), mg.count_nonzero(x)
     assert not [name for name in launched if "cast_f32" in name], launched
@@ -358,6 +362,9 @@ SHAPES = {      # paths that the samples of the ops, which are small, do not tak
     "group norm, large groups": (lambda x, w, b: F.group_norm(x, 2, w, b), (2, 4, 30, 30), (4,), (4,)),
     "log-sum-exp, long lines": (lambda x: mg.logsumexp(x, 1), (3, 4500)),
     "log-sum-exp, columns": (lambda x: mg.logsumexp(x, 0), (70, 33)),
+    "convolution, chains": (lambda x, w, b: F.conv2d(x, w, b, 2, 1), (2, 70, 9, 8), (5, 70, 3, 3), (5,)),
+    "convolution, chunks": (lambda x, w: F.conv1d(x, w, None, 1, 2, 2, 2), (3, 4, 3000), (6, 2, 5)),
+    "convolution, transposed": (lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1), (2, 40, 9, 7), (40, 6, 3, 4), (6,)),
     "max pool, overlapping": (lambda x: F.max_pool2d(x, 3, 2, 1), (2, 3, 17, 19)),
     "max pool, a block for a window": (lambda x: F.max_pool1d(x, 900, 7), (2, 3, 1300)),
     "average pool, overlapping": (lambda x: F.avg_pool2d(x, (3, 5), 2, (1, 2), count_include_pad=False), (2, 3, 17, 19)),
