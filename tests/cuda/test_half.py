@@ -270,7 +270,7 @@ def test_layers_cast_nothing(dtype):
     with launch_hook(lambda kernel, arguments: (launched.append(kernel.name), kernel.function(*arguments))):
         launched.clear()
         convolution(x[None])[0].backward(x[:4, :6].detach())
-        assert len(launched) == 8 and not [name for name in launched if "cast_f32" in name], launched    # three results are rounded
+        assert sum("cast" in name for name in launched) == 3 and not [name for name in launched if "cast_f32" in name], launched
         launched.clear()
         found = x.argmax(1), x.argmin(), x.any(), x.all(1), mg.count_nonzero(x)
     assert not [name for name in launched if "cast_f32" in name], launched
