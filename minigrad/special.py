@@ -55,5 +55,6 @@ __all__ = [
     "shifted_chebyshev_polynomial_w", "sinc", "softmax", "spherical_bessel_j0", "xlog1py", "xlogy", "zeta",
 ]
 
-for _name in ("log_softmax", "logsumexp", "softmax", "polygamma"):
-    globals()[_name] = _guarded(globals()[_name], __name__, _name)
+for _name in __all__:
+    if hasattr(globals()[_name], "__code__"):
+        globals()[_name] = _guarded(globals()[_name], __name__, _name)

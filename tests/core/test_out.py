@@ -14,6 +14,8 @@ CALLS = {
     "cat": lambda o: mg.cat([X, X], **o), "stack": lambda o: mg.stack([X, X], **o), "mm": lambda o: mg.mm(X, X.T, **o), "where": lambda o: mg.where(X > 2, X, 0.0, **o),
     "div": lambda o: mg.div(X, 2, rounding_mode="floor", **o), "arange": lambda o: mg.arange(5, **o), "linspace": lambda o: mg.linspace(0, 1, 5, **o),
     **{name: lambda o, name=name: getattr(mg, name)(2, 3, **o) for name in ("zeros", "ones")},
+    **{f"special.{name}": lambda o, name=name: getattr(mg.special, name)(X / 8, *([X] if name[0] == "x" else [1] if name == "multigammaln" else []), **o) for name in
+       ("entr", "expit", "logit", "multigammaln", "ndtr", "round", "sinc", "xlog1py", "xlogy")},
     "linalg.svd": lambda o: mg.linalg.svd(X, full_matrices=False, **o), "softplus": lambda o: mg.nn.functional.softplus(X, **o), "lerp": lambda o: mg.lerp(X, X + 1, 0.5, **o)}
 
 
