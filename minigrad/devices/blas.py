@@ -33,6 +33,7 @@ ffi.cdef("""
 int cublasCreate_v2(void **handle);
 int cublasSetStream_v2(void *handle, void *stream);
 int cublasSetWorkspace_v2(void *handle, void *workspace, size_t bytes);
+int cublasSetMathMode(void *handle, int mode);
 int cublasGemmEx_64(void *handle, int transa, int transb, int64_t m, int64_t n, int64_t k, const void *alpha,
     uintptr_t a, int a_type, int64_t lda, uintptr_t b, int b_type, int64_t ldb, const void *beta,
     uintptr_t c, int c_type, int64_t ldc, int compute_type, int algo);
@@ -70,7 +71,10 @@ _N, _T = 0, 1                   # CUBLAS_OP_N, CUBLAS_OP_T
 _DEFAULT = -1                   # CUBLAS_GEMM_DEFAULT
 _TRANSA, _TRANSB, _EPILOGUE, _BIAS_POINTER = 3, 4, 7, 8     # CUBLASLT_MATMUL_DESC_...
 _EPILOGUE_BIAS = 4              # CUBLASLT_EPILOGUE_BIAS
-_MAX_WORKSPACE, _MIN_ALIGNMENTS = 1, (5, 6, 7, 8)           # CUBLASLT_MATMUL_PREF_..., of a, b, c and d
+_MAX_WORKSPACE, _REDUCTIONS, _MIN_ALIGNMENTS = 1, 3, (5, 6, 7, 8)       # CUBLASLT_MATMUL_PREF_..., of a, b, c and d
+# parts of a sum are float32, also where the result is half precision: CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, and
+# CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
+_IN_COMPUTE_TYPE, _NOT_REDUCED = 2, 16
 _ALIGNED = 16                   # bytes: then loads may be as wide as a thread can make them
 # element type: CUDA_R_32F and CUBLAS_COMPUTE_32F; CUDA_R_64F, CUBLAS_COMPUTE_64F; CUDA_R_16F, CUDA_R_16BF
 _TYPES = {"f32": (0, 68), "f64": (1, 70), "f16": (2, 68), "bf16": (14, 68)}
@@ -147,6 +151,7 @@ class Handle:
         _check(self.lib.cublasSetStream_v2(self.handle, ffi.cast("void *", stream.ptr)), "cublasSetStream")
         workspace = ffi.cast("void *", self.workspace.data.ptr)
         _check(self.lib.cublasSetWorkspace_v2(self.handle, workspace, _WORKSPACE), "cublasSetWorkspace")
+        _check(self.lib.cublasSetMathMode(self.handle, _NOT_REDUCED), "cublasSetMathMode")
 
 
 _handles: dict[tuple[int, int], Handle] = {}        # by GPU and stream
@@ -206,12 +211,12 @@ class Gemm:
         if batch == 0 or m == 0 or n == 0:
             return []
         places = self.device.constants[offsets].reshape(-1, 3) if offsets else np.zeros((batch, 3), np.int64)
-        add = [self._add_bias(places, m, n, crs)] if biased else []
+        apart, add = [], [self._add_bias(places, m, n, crs)] if biased else []
         if biased and not accumulate and is_half(self.dtype):       # to round once, the product is added to the bias
-            return [self._spread_bias(places, m, n, crs),
-                    *self._steps(offsets, False, number, batch, m, n, k, ars, acs, brs, bcs, crs, 1)]
+            apart = [self._spread_bias(places, m, n, crs),
+                     *self._steps(offsets, False, number, batch, m, n, k, ars, acs, brs, bcs, crs, 1)]
         if k == 0:
-            return [*([] if accumulate else [self._spread(0, places, m, n, crs)]), *add]
+            return apart or [*([] if accumulate else [self._spread(0, places, m, n, crs)]), *add]
         dense_a, ars, acs, a_places = self._dense(places[:, 1], m, k, ars, acs)
         dense_b, brs, bcs, b_places = self._dense(places[:, 2], k, n, brs, bcs)
         of_a, of_b = _expressible(m, k, ars, acs), _expressible(k, n, brs, bcs)
@@ -219,11 +224,11 @@ class Gemm:
         product = _Product(self, m, n, k, of_a, of_b, max(crs if m > 1 else 1, n), bool(accumulate))
         if dense_a or dense_b:
             runs = product.batch(np.stack([places[:, 0], a_places, b_places], 1), 0)
-            return [self._copied(dense_a, dense_b, runs), *add]
+            return apart or [self._copied(dense_a, dense_b, runs), *add]
         with_bias = product.biased() if biased and batch == 1 and not accumulate else None
+        otherwise = apart or [product.batch(places, offsets), *add]
         if with_bias is None:
-            return [product.batch(places, offsets), *add]
-        otherwise = product.batch(places, offsets), *add
+            return otherwise
 
         def step(c: int, a: int, b: int, bias: int) -> None:
             for one in otherwise if (c | a | b | bias) % _ALIGNED else (with_bias,):
@@ -340,7 +345,7 @@ class _Product:
             of_b, of_a, of_c = [self._made(lt, "MatrixLayout", self.type, *of) for of in (
                 (k, n, self.ldb) if op_b else (n, k, self.ldb), (m, k, self.lda) if op_a else (k, m, self.lda),
                 (n, m, self.ldc))]
-            what = self._made(lt, "MatmulDesc", self.compute, self.type)
+            what = self._made(lt, "MatmulDesc", self.compute, int(self.type == 1))
             wish = self._made(lt, "MatmulPreference")
             for attribute, value in ((_TRANSA, op_b), (_TRANSB, op_a), (_EPILOGUE, _EPILOGUE_BIAS)):
                 _check(lt.cublasLtMatmulDescSetAttribute(what, attribute, ffi.new("int *", value), 4), "epilogue")
@@ -348,9 +353,9 @@ class _Product:
             _check(lt.cublasLtMatmulDescSetAttribute(what, _BIAS_POINTER, pointer, 8), "bias")
             _check(lt.cublasLtMatmulPreferenceSetAttribute(wish, _MAX_WORKSPACE, ffi.new("uint64_t *", _WORKSPACE), 8),
                    "workspace")
-            for attribute in _MIN_ALIGNMENTS:
-                _check(lt.cublasLtMatmulPreferenceSetAttribute(wish, attribute, ffi.new("uint32_t *", _ALIGNED), 4),
-                       "alignment")
+            for attribute, value in (*[(of, _ALIGNED) for of in _MIN_ALIGNMENTS], (_REDUCTIONS, _IN_COMPUTE_TYPE)):
+                _check(lt.cublasLtMatmulPreferenceSetAttribute(wish, attribute, ffi.new("uint32_t *", value), 4),
+                       "preference")
             result, found = ffi.new("cublasLtMatmulHeuristicResult_t *"), ffi.new("int *")
             _check(lt.cublasLtMatmulAlgoGetHeuristic(self.handle(), what, of_b, of_a, of_c, of_c, wish, 1, result,
                                                      found), "cublasLtMatmulAlgoGetHeuristic")

@@ -72,7 +72,8 @@ struct Share {
 };
 
 // store(k, state) for each output k
-template <class S, class Store> __device__ __forceinline__ void reduce(const STORED *x, const int64_t *values, Store store) {
+template <class S, class Store>
+__device__ __forceinline__ void reduce(const STORED *x, const int64_t *values, Store store) {
   // S has a constructor, which __shared__ may not
   __shared__ double room[(sizeof(S) + 7) / 8 * MAX_THREADS];
   S *of_thread = reinterpret_cast<S *>(room);

@@ -70,20 +70,23 @@ def test_a_product_is_decided_once(gpu, monkeypatch):
 
 
 @pytest.mark.skipif(REAL, reason="counts the calls of the stand-in for cuBLAS")
-def test_a_bias_is_added_by_the_product(gpu, monkeypatch):
-    """One launch; two where cuBLASLt has no algorithm, is missing, or an address is not a multiple of 16."""
-    x, w, b, far = (mg.tensor(values(np.float32, s)) for s in ((8, 12), (20, 12), (20,), (21,)))
-    want = (x.numpy() @ w.numpy().T + b.numpy(), x.numpy() @ w.numpy().T + far.numpy()[1:])
+@pytest.mark.parametrize("dtype", [mg.float32, mg.float16, mg.bfloat16], ids=str)
+def test_a_bias_is_added_by_the_product(dtype, gpu, monkeypatch):
+    """One launch; two where cuBLASLt has no algorithm, is missing, or an address is not a multiple of 16. Half precision is rounded once."""
+    x, w, b, far = (mg.tensor(values(np.float32, s)).to(dtype) for s in ((8, 12), (20, 12), (20,), (21,)))
+    product = x.double().numpy() @ w.double().numpy().T
+    want = [mg.tensor(product + bias.double().numpy()).float().to(dtype).float().numpy() for bias in (b, far[1:])]
 
     def linear(bias, expected, calls):
         fakeblas.calls.clear()
         got = F.linear(x.to(gpu), w.to(gpu), bias)
-        np.testing.assert_allclose(got.cpu().numpy(), expected, rtol=1e-5, atol=1e-5)
+        close = 1e-5 if dtype == mg.float32 else 0
+        np.testing.assert_allclose(got.float().cpu().numpy(), expected, rtol=close, atol=close)
         assert fakeblas.calls == [calls]
     for _ in range(2):
         linear(b.to(gpu), want[0], "bias")
     linear(far.to(gpu)[1:], want[1], "one")
-    gemm = gpu.kernels.gemm.members["f32"].function
+    gemm = gpu.kernels.gemm[dtype].function
     monkeypatch.setattr(fakeblas, "cublasLtMatmulAlgoGetHeuristic", lambda *_: 15)
     monkeypatch.setattr(gemm, "plans", {})
     linear(b.to(gpu), want[0], "one")

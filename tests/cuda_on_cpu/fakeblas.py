@@ -45,6 +45,11 @@ def cublasSetWorkspace_v2(handle, workspace, size):
     return 0
 
 
+def cublasSetMathMode(handle, mode):
+    assert mode == 16       # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION: what `_product` does, rounding once
+    return 0
+
+
 def _product(transa, transb, m, n, k, alpha, a, b, beta, c):
     x, y = (a.T if transa else a), (b.T if transb else b)
     assert c.shape == (m, n) and x.shape == (m, k) and y.shape == (k, n)
@@ -128,6 +133,7 @@ cublasLtMatrixLayoutDestroy = cublasLtMatmulPreferenceDestroy = cublasLtMatmulDe
 def cublasLtMatmulAlgoGetHeuristic(handle, what, a, b, c, d, wish, wanted, results, found):
     _check_light(what, a, b, c)
     # CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, and the least alignments of a, b, c and d; the bias's address has its own
+    assert _object(wish)[3] == 2        # CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK: ..._COMPUTE_TYPE alone
     assert _object(wish)[1] == 32 << 20 and [_object(wish)[k] for k in (5, 6, 7, 8)] == [16] * 4 and _object(what)[8] % 16 == 0
     results[0].state, results[0].algo.data[0], found[0] = 0, 77, 1
     return 0
@@ -135,7 +141,8 @@ def cublasLtMatmulAlgoGetHeuristic(handle, what, a, b, c, d, wish, wanted, resul
 
 def _check_light(what, a, b, c):
     what, a, b, c = map(_object, (what, a, b, c))
-    assert not any("destroyed" in one for one in (what, a, b, c)) and what["scale"] == a["kind"] == b["kind"] == c["kind"]
+    assert not any("destroyed" in one for one in (what, a, b, c)) and a["kind"] == b["kind"] == c["kind"]
+    assert what["scale"] == (1 if a["kind"] == 1 else 0)            # CUDA_R_32F, also of half precision
     assert what["compute"] == _TYPES[a["kind"]][1] and what[7] == 4     # CUBLASLT_MATMUL_DESC_EPILOGUE is ..._BIAS
 
 
@@ -150,7 +157,8 @@ def cublasLtMatmul(handle, what, alpha, a, of_a, b, of_b, beta, c, of_c, d, of_d
     def run():
         x, y, z = (_matrix(p, kind, *(_object(of)[k] for k in ("rows", "columns", "ld"))) for p, of in ((a, of_a), (b, of_b), (c, of_c)))
         with np.errstate(all="ignore"):
-            _product(transa, transb, *z.shape, x.shape[0 if transa else 1], factors[0], x, y, factors[1], z)
-            z += _matrix(bias, kind, len(z), 1, len(z))
+            total = np.zeros(z.shape, np.float32 if z.dtype.itemsize == 2 else z.dtype)
+            _product(transa, transb, *z.shape, x.shape[0 if transa else 1], factors[0], x, y, factors[1], total)
+            z[...] = total + _matrix(bias, kind, len(z), 1, len(z)).astype(total.dtype)
     fakecupy.record(run, fakecupy._streams[stream])
     return 0
