@@ -3,10 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any
 
 from ..core.shape import fail
-from ..cuda import current_device, is_available, memory_allocated, memory_reserved, set_device
+from ..cuda import current_device, is_available, memory_allocated, memory_reserved, set_device, synchronize
 from ..devices import device as device_of
 from .types import TensorType, tensor_type
 
@@ -17,6 +18,27 @@ def __getattr__(name: str) -> TensorType:
 
 
 OutOfMemoryError = MemoryError
+
+
+class Event:
+    """A moment that `record` takes, when the GPU, if there is one, has done what was launched."""
+
+    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+        self._at = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        """Takes the moment."""
+        self.synchronize()
+        self._at = perf_counter()
+
+    def synchronize(self) -> None:
+        """Waits for the GPU."""
+        if is_available():
+            synchronize()
+
+    def elapsed_time(self, end_event: Event) -> float:
+        """Milliseconds from this moment to another."""
+        return 1e3 * (end_event._at - self._at)
 
 
 @contextmanager

@@ -1,14 +1,74 @@
-"""`torch.library`, `torch.ops`, `torch._C`: PyTorch's registry of compiled ops. Nothing can be registered or loaded
-here: what registers an op goes on without it, as on a machine where its library is missing."""
+"""`torch.library`, `torch.ops`, `torch._C`: PyTorch's registry of ops. Those of Python functions run. Compiled ones
+cannot be registered or loaded: a program goes on without them, as on a machine where its library is missing."""
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import signature
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
+from ..autograd import Function
+from ..core.modes import no_grad
 from .refused import refused
+
+_OPS: dict[str, CustomOpDef] = {}
+
+
+class CustomOpDef:
+    """What `custom_op` makes of a function: an `autograd.Function`, or, where it changes arguments, the function
+    outside the graph."""
+
+    def __init__(self, function: Callable[..., Any], mutates: bool) -> None:
+        self._function, self._mutates = function, mutates
+        self.register_autograd(Function.backward)
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        given = signature(self._function).bind(*args, **named)
+        given.apply_defaults()
+        if not self._mutates:
+            return self._op.apply(*given.args, **given.kwargs)
+        with no_grad():
+            return self._function(*given.args, **given.kwargs)
+
+    def register_autograd(self, backward: Any, /, *, setup_context: Any = None) -> None:
+        """`backward(ctx, *gradients)` of what `setup_context(ctx, inputs, output)` keeps."""
+        names = {"forward": self._function, "backward": backward, "setup_context": setup_context or (lambda *_: None)}
+        self._op: Any = type(self._function.__name__, (Function,), {k: staticmethod(f) for k, f in names.items()})
+
+    def register_fake(self, function: Any, /) -> Any:
+        """The function itself: nothing is traced."""
+        return function
+
+    def register_kernel(self, device_types: Any, function: Any = None, /) -> Any:
+        """The function itself; also as a decorator. The op's own runs on all devices."""
+        return register_fake(None, function)
+
+
+def custom_op(name: str, fn: Any = None, /, *, mutates_args: Any, **options: Any) -> Any:
+    """An op of a Python function, `torch.ops.name` too; also as a decorator."""
+    if fn is None:
+        return lambda function: custom_op(name, function, mutates_args=mutates_args)
+    return _OPS.setdefault(name, CustomOpDef(fn, bool(mutates_args)))
+
+
+def register_autograd(op: Any, backward: Any, /, *, setup_context: Any = None, **named: Any) -> None:
+    """Gives an op, or that of a name, its derivative; nothing for one that is not here."""
+    op = _OPS.get(op, op) if isinstance(op, str) else op
+    if isinstance(op, CustomOpDef):
+        op.register_autograd(backward, setup_context=setup_context)
+
+
+def opcheck(op: Any, args: Any, kwargs: Any = None, **options: Any) -> dict[str, str]:
+    """Runs the op, and checks nothing more."""
+    op(*args, **kwargs or {})
+    return {}
 
 
 def __getattr__(name: str) -> Any:
-    """Classes of PyTorch's C++ (`torch._C.Value`), which programs import for annotations."""
+    """The ops under a name before "::", and classes of PyTorch's C++ (`torch._C.Value`), which programs import for
+    annotations."""
+    if found := {key.partition("::")[2]: op for key, op in _OPS.items() if key.startswith(name + "::")}:
+        return SimpleNamespace(**found)
     if name[:1].isupper():
         return refused(name, "minigrad has no classes of PyTorch's C++")
     raise AttributeError(name)
@@ -24,7 +84,7 @@ def register_fake(op: Any, func: Any = None, /, **named: Any) -> Any:
     return (lambda function: function) if func is None else func
 
 
-impl = register_autograd = register_kernel = register_vmap = impl_abstract = register_fake
+impl = register_kernel = register_vmap = impl_abstract = register_fake
 
 
 def _log_api_usage_once(event: str) -> None:

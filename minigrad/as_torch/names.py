@@ -14,6 +14,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch._C": (".as_torch.library",),
     "torch._dynamo": (".as_torch.jit",),
     "torch._dynamo.*": (".as_torch.jit",),
+    "torch._utils": (),
     "torch.accelerator": (".as_torch.cuda", ".cuda"),
     "torch.amp": (".amp", ".as_torch.cuda_amp"),
     "torch.amp.*": (".amp",),
@@ -87,6 +88,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "_utils", "_utils.collate", "dataloader", "dataset", "distributed", "sampler")},
     "torch.utils.model_zoo": (),
     "torch.utils.tensorboard": (".as_torch.tensorboard",),
+    "torch.utils.tensorboard.writer": (".as_torch.tensorboard",),
     "torch.version": (".as_torch.small __version__ cuda debug git_version hip xpu",),
     "torch.xpu": (".as_torch.mps",),
 }

@@ -49,7 +49,9 @@ def __getattr__(name: str) -> Any:
     """`FloatTensor` and the like; what minigrad has elsewhere."""
     if name in ("GradScaler", "vmap"):
         return getattr(import_module(f"minigrad.{'func' if name == 'vmap' else 'amp'}"), name)
-    if name.startswith("_foreach_") and hasattr(Tensor, name[9:].removesuffix("_")):
+    if name == "torch":                                     # PyTorch imports itself
+        return import_module(name)
+    if name.startswith("_foreach_") and (hasattr(Tensor, name[9:]) or hasattr(Tensor, name[9:].removesuffix("_"))):
         return partial(_each, name[9:])
     if name in ("add", "addcdiv", "addcmul", "sub"):
         return METHODS[name]

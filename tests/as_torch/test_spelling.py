@@ -78,6 +78,12 @@ def test_names_that_pytorch_has_in_several_places(door):
     assert door.eye(2).storage().tolist() == [1, 0, 0, 1] and len(x.storage()) == 3
     assert door.arange(3).apply_(lambda v: v * 2).tolist() == [0, 2, 4]
     assert isinstance(door.nn.utils.skip_init(door.nn.Linear, 2, 3), nn.Linear)
+    assert door.torch is door and nn.ReLU().compile(dynamic=True) is None
+    assert door.arange(6)[1:].storage_offset() == 1 and door.arange(6).view(2, 3)[1, 2].storage_offset() == 5
+    before, after = door.cuda.Event(enable_timing=True), door.cuda.Event(enable_timing=True)
+    for event in (before, after):
+        event.record()
+    assert before.elapsed_time(after) == -after.elapsed_time(before) > 0
     if not door.cuda.is_available():
         with door.cuda.device(0):
             pass
@@ -117,6 +123,7 @@ def test_functions_for_lists_of_tensors(door):
                   lambda: door._foreach_mul(one, [1.0]), lambda: door._foreach_addcmul_(one, two, two, [1.0, 2.0, 3.0])):
         with pytest.raises(RuntimeError, match=r"_foreach_\w+\] takes lists of one length, here 2"):
             wrong()
+    assert door._foreach_copy_(one, two)[1].tolist() == two[1].tolist()
     for name in ("_foreach_nothing", "_foreach_nothing_"):
         with pytest.raises(AttributeError):
             getattr(door, name)
@@ -241,6 +248,33 @@ def test_memory_of_gpus(door):
     door.cuda.reset_peak_memory_stats()
     if not door.cuda.is_available():
         assert door.cuda.max_memory_allocated() == 0
+
+
+def test_ops_of_python_functions(door):
+    @door.library.custom_op("mine::scaled", mutates_args=())
+    def scaled(x: mg.Tensor, by: float = 3.0) -> mg.Tensor:
+        return door.tensor(x.detach().numpy() * by)
+
+    @scaled.register_fake
+    def _(x, by=3.0):
+        return door.empty_like(x)
+
+    def keep(ctx, inputs, output):
+        ctx.by = inputs[1]
+    x = door.ones(2, requires_grad=True)
+    with pytest.raises(NotImplementedError):
+        scaled(x).sum().backward()
+    door.library.register_autograd("mine::scaled", lambda ctx, g: (g * ctx.by, None), setup_context=keep)
+    (scaled(x).sum() + door.ops.mine.scaled(x, by=4.0).sum()).backward()
+    assert x.grad.tolist() == [7, 7] and door.library.opcheck(scaled, (x,)) == {}
+
+    @door.library.custom_op("mine::fill", mutates_args={"x"})
+    def fill(x: mg.Tensor) -> None:
+        x.fill_(2)
+    y = x * 1
+    assert fill(y) is None and y.tolist() == [2, 2]
+    door.library.register_autograd("other::op", len)
+    assert not hasattr(door.ops, "other")
 
 
 def test_compile_and_script_give_back_what_they_get(door):
@@ -407,6 +441,7 @@ def test_tensorboard(door, monkeypatch):
             writer.add_graph(None)
     assert calls == [(("runs",), {"comment": "c"}), (("loss", np.float32(1.5)), {"global_step": 2}), "closed"]
     assert isinstance(calls[1][0][1], np.ndarray)
+    assert door.utils.tensorboard.writer.SummaryWriter is door.utils.tensorboard.SummaryWriter
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ModuleNotFoundError, match="pip install tensorboardX"):
         door.utils.tensorboard.SummaryWriter()

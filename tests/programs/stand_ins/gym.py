@@ -26,6 +26,9 @@ class Old(gymnasium.Wrapper):
     def unwrapped(self) -> Any:
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        return self.spec.max_episode_steps if name == "_max_episode_steps" else getattr(self.env.unwrapped, name)
+
     def reset(self, **options: Any) -> Any:
         return self.env.reset(**options)[0]
 
