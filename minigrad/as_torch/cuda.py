@@ -21,7 +21,7 @@ OutOfMemoryError = MemoryError
 
 
 class Event:
-    """A moment that `record` takes, when the GPU, if there is one, has done what was launched."""
+    """A moment. `record` waits for the GPU, if there is one."""
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
         self._at = 0.0

@@ -1,5 +1,5 @@
 """`torch.library`, `torch.ops`, `torch._C`: PyTorch's registry of ops. Those of Python functions run. Compiled ones
-cannot be registered or loaded: a program goes on without them, as on a machine where its library is missing."""
+cannot be registered or loaded: what registers them goes on, as on a machine where its library is missing."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,8 +15,7 @@ _OPS: dict[str, CustomOpDef] = {}
 
 
 class CustomOpDef:
-    """What `custom_op` makes of a function: an `autograd.Function`, or, where it changes arguments, the function
-    outside the graph."""
+    """An op: an `autograd.Function`, or, where it changes arguments, a function outside the graph."""
 
     def __init__(self, function: Callable[..., Any], mutates: bool) -> None:
         self._function, self._mutates = function, mutates
@@ -31,17 +30,13 @@ class CustomOpDef:
             return self._function(*given.args, **given.kwargs)
 
     def register_autograd(self, backward: Any, /, *, setup_context: Any = None) -> None:
-        """`backward(ctx, *gradients)` of what `setup_context(ctx, inputs, output)` keeps."""
+        """Gives it a derivative, as `Function` has it."""
         names = {"forward": self._function, "backward": backward, "setup_context": setup_context or (lambda *_: None)}
         self._op: Any = type(self._function.__name__, (Function,), {k: staticmethod(f) for k, f in names.items()})
 
     def register_fake(self, function: Any, /) -> Any:
         """The function itself: nothing is traced."""
         return function
-
-    def register_kernel(self, device_types: Any, function: Any = None, /) -> Any:
-        """The function itself; also as a decorator. The op's own runs on all devices."""
-        return register_fake(None, function)
 
 
 def custom_op(name: str, fn: Any = None, /, *, mutates_args: Any, **options: Any) -> Any:
@@ -52,14 +47,14 @@ def custom_op(name: str, fn: Any = None, /, *, mutates_args: Any, **options: Any
 
 
 def register_autograd(op: Any, backward: Any, /, *, setup_context: Any = None, **named: Any) -> None:
-    """Gives an op, or that of a name, its derivative; nothing for one that is not here."""
+    """Gives an op or that of a name its derivative, if it is here."""
     op = _OPS.get(op, op) if isinstance(op, str) else op
     if isinstance(op, CustomOpDef):
         op.register_autograd(backward, setup_context=setup_context)
 
 
 def opcheck(op: Any, args: Any, kwargs: Any = None, **options: Any) -> dict[str, str]:
-    """Runs the op, and checks nothing more."""
+    """Runs the op."""
     op(*args, **kwargs or {})
     return {}
 
