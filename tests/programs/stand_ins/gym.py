@@ -18,6 +18,7 @@ def make(name: str, **options: Any) -> Any:
     name = {"CartPole-v0": "CartPole-v1", "Pendulum-v0": "Pendulum-v1"}.get(name, name)
     made = gymnasium.make(name, **options)
     made.reset(seed=0)
+    made.action_space.seed(0)
     return Old(made) if os.environ.get("OLD_GYM") else made
 
 
