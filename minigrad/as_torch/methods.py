@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,19 @@ def apply_(self: Any, callable: Callable[[Any], Any]) -> Any:
     return self.copy_(tensor(values).view(*self.shape).to(device=self.device))
 
 
+def untyped_storage(self: Tensor) -> SimpleNamespace:
+    """The memory that a tensor shares with its views: `data_ptr()`, its size in bytes `nbytes()` and `size()`."""
+    self.data_ptr()                                     # refused in a captured function
+    owner = self.array.storage
+    return SimpleNamespace(data_ptr=lambda: owner.ptr, nbytes=lambda: owner.layout.nbytes,
+                           size=lambda: owner.layout.nbytes, device=self.device)
+
+
+def storage(self: Any) -> Tensor:
+    """All elements of the memory that a tensor shares with its views."""
+    return (self._base if self._is_view() else self).flatten()      # type: ignore[no-any-return]
+
+
 def _writing(function: Any) -> Callable[..., Any]:
     return lambda self, *args, **named: self.copy_(function(self, *args, **named))
 
@@ -108,12 +122,12 @@ METHODS: dict[str, Any] = {
     **{name: _old_order(name, word) for name, word in _OLD.items()}, **_FUNCTIONS,
     **{f"{name}_": _writing(function) for name, function in _FUNCTIONS.items()},
     "adjoint": Tensor.mT.fget, "apply_": apply_, "fill_diagonal_": fill_diagonal_,   # type: ignore[attr-defined]
-    "conj_physical_": lambda self: self, "untyped_storage": lambda self: self.flatten(),
+    "conj_physical_": lambda self: self, "untyped_storage": untyped_storage,
     "polygamma_": lambda self, n: self.copy_(self.polygamma(n)), "is_shared": lambda self: False,
     "storage_offset": lambda self: (self.data_ptr() - self.array.storage.ptr) // self.itemsize,
     "is_cpu": property(lambda self: self.device.type == "cpu"),
     "is_inference": lambda self: False, "is_same_size": lambda self, other: self.shape == other.shape,
-    "share_memory_": lambda self: self, "storage": lambda self: self.flatten(), "to_sparse": to_sparse,
+    "share_memory_": lambda self: self, "storage": storage, "to_sparse": to_sparse,
     "require_grad": property(None, _ignored),
     "new_empty_strided": new_empty_strided, "__rdiv__": Tensor.__rtruediv__,        # type: ignore[attr-defined]
     "type": type_, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,

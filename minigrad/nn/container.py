@@ -413,7 +413,11 @@ class ParameterDict(Module):
 
     def copy(self) -> ParameterDict:
         """A dict with the same values."""
-        return ParameterDict(dict(self.items()))
+        return ParameterDict(self)
+
+    def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
+        """A new dict with one value for all keys."""
+        return ParameterDict([(key, default) for key in keys])
 
     def update(self, parameters: Any) -> None:
         """Adds the values of a mapping, or of (name, value) pairs; an existing name is replaced. A plain dict is read
@@ -430,6 +434,9 @@ class ParameterDict(Module):
         made = self.copy()
         made.update(other)
         return made
+
+    def __ror__(self, other: dict[str, Any]) -> dict[str, Any]:
+        return {**other, **dict(self.items())}
 
     def __ior__(self, other: ParameterDict) -> Self:
         self.update(other)

@@ -169,7 +169,7 @@ def _largest(rows: Tensor, kept: Tensor | None, ends: np.ndarray) -> Tensor:
     sizes = np.diff(ends)
     longest = int(sizes.max(initial=0))
     if not longest:
-        return rows.new_zeros((len(sizes), rows.shape[1]))
+        return rows.new_zeros((len(sizes), rows.shape[1])) + rows[:0].sum(0)        # in the graph, too
     place = np.minimum(ends[:-1, None] + np.arange(longest), max(len(rows) - 1, 0))
     index = as_tensor(place, device=rows.device)
     there = as_tensor(np.arange(longest) < sizes[:, None], device=rows.device)

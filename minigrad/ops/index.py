@@ -23,6 +23,7 @@ from ..core.op import Primitive
 from ..core.out import can_cast, check_kind
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..core.tensor import Tensor, bump, new_tensor
+from ..core.warning import warn
 from ..devices.memory import Layout, alloc, layout
 from .arguments import existing_axis, position, whole
 from .convert import cast, given, on_device
@@ -477,6 +478,16 @@ def _is_number(e: Any) -> bool:
     return isinstance(e, (Tensor, np.ndarray)) and not e.ndim and e.dtype.kind in "iu" and e.dtype != np.uint8
 
 
+def _as_tuple(index: Any) -> tuple:
+    """The index as a tuple. A list of more than numbers means the tuple, as in PyTorch, where NumPy makes an array of
+    it: so that comes with a warning."""
+    several = (Tensor, list, tuple, range, slice, np.ndarray, type(None), type(Ellipsis))
+    if isinstance(index, list) and len(index) < 32 and any([isinstance(e, several) for e in index]):
+        warn("[index] x[[a, b]] means x[a, b], as in PyTorch; write that, or for an array of indices x[tensor([a, b])]")
+        return tuple(index)
+    return index if isinstance(index, tuple) else (index,)
+
+
 def _plain_entries(index: tuple) -> tuple | None:
     """The index as entries that `_basic` takes, if it is a basic index; else None. A 0-d index tensor counts as its
     value; a recorded step cannot read it, and takes elements by it instead."""
@@ -512,10 +523,11 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         start, stop, step = index.start, index.stop, index.step
         if type(start) in _INT_OR_NONE and type(stop) in _INT_OR_NONE and type(step) in _INT_OR_NONE:
             return through(_basic, input, ((start, stop, step),))
-    entries = _plain_entries(index if kind is tuple else (index,))
+    index = index if kind is tuple else _as_tuple(index)
+    entries = _plain_entries(index)
     if entries is not None:
         return through(_basic, input, entries)
-    x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
+    x, axis, ndims, at = _advanced(input, index)
     return take_at(x, at, axis, ndims)
 
 
@@ -642,17 +654,19 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     recording = involved(input, value)
     if recording:
         check("setitem", input)
+    if isinstance(index, list):
+        index = _as_tuple(index)
     if isinstance(index, tuple) and len(index) > 1:
         # 0-d indices are read as numbers: for them `_advanced` would return a copy, and the write would go there
         index = tuple([int(e) if _is_number(e) else e for e in index])
-    entries = _plain_entries(index if isinstance(index, tuple) else (index,))
+    entries = _plain_entries(_as_tuple(index))
     if entries is not None:
         target = through(_basic, input, entries)
         value = _trimmed(value, target.array.layout.shape)
         overwrite("setitem", target, value.array, value)
         return
     if value.dtype is not have.dtype and not can_cast(value.dtype, have.dtype):
-        which = [_as_index(e, have.device) for e in (index if isinstance(index, tuple) else (index,))]
+        which = [_as_index(e, have.device) for e in _as_tuple(index)]
         if value.array.layout.size != 1 or any([isinstance(e, Tensor) and e.dtype != BOOL for e in which]):
             check_kind("setitem", have, value.array.layout)
         value = cast(value, have.dtype)
@@ -661,7 +675,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     else:
         with no_grad():
             if not _fill(input, index, value):
-                x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
+                x, axis, ndims, at = _advanced(input, _as_tuple(index))
                 shape = x.array.layout.shape
                 value = _trimmed(value, shape[:axis] + at.array.layout.shape + shape[axis + ndims:])
                 if have.device.type == "cpu":
@@ -677,7 +691,7 @@ def _put_recorded(input: Tensor, index: Any, value: Tensor) -> None:
     if mask is not None:
         change("setitem", input, lambda old: where(mask, cast(through(as_reshaped, value, ()), old.dtype), old), False)
         return
-    x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
+    x, axis, ndims, at = _advanced(input, _as_tuple(index))
     change("setitem", x, _with_values(x, axis, ndims, at, value))
 
 

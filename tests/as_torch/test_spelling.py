@@ -76,6 +76,9 @@ def test_names_that_pytorch_has_in_several_places(door):
     assert door.zeros(2, 3).fill_diagonal_(2).tolist() == [[2, 0, 0], [0, 2, 0]]
     assert door.zeros(4, 2).fill_diagonal_(2, wrap=True).tolist() == [[2, 0], [0, 2], [0, 0], [2, 0]]
     assert door.eye(2).storage().tolist() == [1, 0, 0, 1] and len(x.storage()) == 3
+    whole, part = door.arange(6.0), door.arange(6.0)[4:]
+    assert part.storage().tolist() == whole.tolist() and part.storage_offset() == 4 and whole.storage_offset() == 0
+    assert part.untyped_storage().data_ptr() == part.data_ptr() - 16 and part.untyped_storage().nbytes() == 24
     assert door.arange(3).apply_(lambda v: v * 2).tolist() == [0, 2, 4]
     assert isinstance(door.nn.utils.skip_init(door.nn.Linear, 2, 3), nn.Linear)
     assert door.torch is door and nn.ReLU().compile(dynamic=True) is None

@@ -68,6 +68,9 @@ def test_parameter_dict(torch):
     assert mine["a"].shape == (3,) and mine.get("x", 7) == 7 and mine.setdefault("e", mg.ones(1)) is mine["e"] and isinstance(mine["e"], nn.Parameter)
     assert [k for k, _ in mine.items()] == list(mine) and len(mine.values()) == 5 and list((mine | nn.ParameterDict({"z": 1})).keys())[-1] == "z"
     assert mine.popitem()[0] == "e" and mine.pop("b").shape == (2,) and list(mine.copy()) == ["a", "c", "d"]
+    mine["b"] = mg.ones(1)                              # last: only a plain dict is sorted
+    assert list(mine.copy()) == list(mine | nn.ParameterDict()) == ["a", "c", "d", "b"] and mine.pop("b").shape == (1,)
+    assert list({"z": 2} | mine) == ["z", *mine] and list(mine.fromkeys(["y", "b"], 1).items()) == [("y", 1), ("b", 1)]
     mine |= nn.ParameterDict({"q": mg.ones(2)})
     assert list(mine.state_dict()) == ["a", "c", "q"]
     mine.clear()

@@ -79,6 +79,10 @@ def test_embedding_bag_from_given_values_and_refusals():
     bag = nn.EmbeddingBag.from_pretrained(table, mode="sum")
     assert bag(mg.tensor([[0, 2]])).tolist() == [[6.0, 8.0]] and not bag.weight.requires_grad
     assert nn.EmbeddingBag(3, 2, padding_idx=-1).weight[2].tolist() == [0.0, 0.0]
+    for mode in ("sum", "mean", "max"):                                 # bags that are all empty are in the graph, too
+        empty = nn.EmbeddingBag(3, 2, mode=mode)
+        empty(mg.tensor([], dtype=mg.int64), mg.tensor([0, 0])).sum().backward()
+        assert empty.weight.grad.tolist() == [[0.0, 0.0]] * 3
     index, offsets = mg.tensor([0, 1, 2]), mg.tensor([0, 1])
     for bad, error, text in ((lambda: bag(index), ValueError, "which needs them"), (lambda: bag(index.reshape(1, 3), offsets), ValueError, "which needs them"),
                              (lambda: bag(index, offsets.reshape(1, 2)), ValueError, "1D Tensor"), (lambda: bag(index, mg.tensor([1, 2])), RuntimeError, "has to be 0"),

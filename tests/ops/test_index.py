@@ -122,3 +122,19 @@ def test_pad_of_no_elements(mode, dims):
         else:
             with pytest.raises(RuntimeError, match="only where the batch is empty"):
                 mg.nn.functional.pad(mg.zeros(*shape, *space), widths, mode=mode)
+
+
+def test_a_list_of_indices_means_their_tuple():
+    """As in PyTorch, where NumPy makes an array of it: a warning says so. A list of numbers is one index."""
+    x, a, b = mg.arange(12).reshape(3, 4), mg.tensor([0, 1]), mg.tensor([1, 2])
+    for index in ([a, b], [[0, 1], [1, 2]], [slice(None), [1, 2]], [..., 0], [None, 0], [a[0], b[0]], [range(2), a]):
+        y = x.clone()
+        with pytest.warns(UserWarning, match="as in PyTorch") as seen:
+            assert x[index].equal(x[tuple(index)])
+            y[index] = 7
+        assert len(seen) == 2
+        z = x.clone()
+        z[tuple(index)] = 7
+        assert y.equal(z)
+    assert x[[0, 2]].tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]] and x[[True, False, False]].shape == (1, 4)
+    assert x[[[0, 1]] * 32].shape == (32, 2, 4)             # so many are no tuple

@@ -11,7 +11,8 @@ from ...ops.creation import eye, zeros, zeros_like
 from ...ops.formula import allclose
 from ...ops.join import cat
 from ...ops.linalg import householder_product, matrix_exp, qr, solve
-from ...ops.math import sign
+from ...ops.math import eq, sign, where
+from ...ops.older import geqrf
 from ...ops.random import randn
 from ..module import Module
 from ..norm import normalize
@@ -142,10 +143,16 @@ class _Orthogonal(Module):
         """What gives Q, or the orthogonal matrix next to it"""
         if Q.shape != self.shape:
             raise ValueError(f"[orthogonal] expected a matrix of shape {tuple(self.shape)}; got {tuple(Q.shape)}")
-        if not self.trivial:
+        if not self.trivial and self.orthogonal_map != "householder":
             raise NotImplementedError("[orthogonal] assigning needs use_trivialization=True")
         with no_grad():
-            tall = Q.mT if Q.shape[-2] < Q.shape[-1] else Q
+            wide = Q.shape[-2] < Q.shape[-1]
+            tall = Q.mT if wide else Q
+            if not self.trivial:                                    # its reflections, and the signs of R
+                a, tau = geqrf(tall)
+                signs = a.diagonal(dim1=-2, dim2=-1)
+                signs.copy_(where(eq(tau, 0), -sign(signs), sign(signs)))
+                return a.mT if wide else a
             self.base = _completed(tall, tall.shape[-2])
             start = zeros_like(Q)
             start.diagonal(dim1=-2, dim2=-1).fill_(-1.0)        # no reflection, and the signs of `householder`
