@@ -503,7 +503,7 @@ def test_consume_prefix_in_state_dict_if_present(door):
 def test_what_tensors_and_modules_say_of_themselves(door):
     x = door.arange(12.0).reshape(3, 4)
     assert x[1:, 2:].storage_offset() == 6 and x.storage_offset() == 0 and x.is_cpu and not x.is_nested and not x.is_shared()
-    assert x.t().untyped_storage().nbytes == x.nbytes and x.dtype not in (door.complex64, door.complex128)
+    assert x.t().untyped_storage().nbytes() == x.nbytes and x.dtype not in (door.complex64, door.complex128)
     assert x.clone().polygamma_(1).equal(x.polygamma(1)) and x.conj_physical_() is x
     net = nn.Linear(2, 2)
     assert net.compile(mode="reduce-overhead") is None and net(door.ones(1, 2)).shape == (1, 2)
