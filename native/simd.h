@@ -438,15 +438,19 @@ static inline V vexp2_down(V x) {
  * Error 2 units in the last place, and at -60 4, as the rounding of x makes it, too; 0.6 of the time of vexp (AVX2 0.4).
  * With k in steps of 1/16 and r^3, AVX-512 takes 1.06 of the time. */
 #if defined(MG_LEVEL_avx512) && TYPE_IS == 1
-static inline V vexp_down(V x) {
+/* 2^(j/32) exp(r), where t has j in its low bits */
+static inline V vpower_(V t, V r) {
   const V low = {
     1.0f, 1.0218972f, 1.04427373f, 1.06714046f, 1.09050775f, 1.1143868f, 1.13878858f, 1.1637249f, 1.18920708f,
     1.21524739f, 1.24185777f, 1.26905096f, 1.29683959f, 1.32523668f, 1.35425556f, 1.38390994f}, high = {
     1.41421354f, 1.44518077f, 1.47682619f, 1.50916445f, 1.54221082f, 1.5759809f, 1.61049032f, 1.64575553f,
     1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f, 1.8340081f, 1.87416768f, 1.91520655f, 1.95714414f};
-  const V t = vfma(x, vset(LOG2E_), vset(ROUNDER_ / 32)), k = t - ROUNDER_ / 32, r = vfma(k, vset(-LN2_), x);
-  const __m512 s = _mm512_permutex2var_ps((__m512)low, (__m512i)t, (__m512)high);
-  const V p = vfma((V)s, r * vfma(r, vset(0.5f), vset(1.0000147f)), (V)s);
+  const V s = (V)_mm512_permutex2var_ps((__m512)low, (__m512i)t, (__m512)high);
+  return vfma(s, r * vfma(r, vset(0.5f), vset(1.0000147f)), s);
+}
+static inline V vexp_down(V x) {
+  const V t = vfma(x, vset(LOG2E_), vset(ROUNDER_ / 32)), k = t - ROUNDER_ / 32;
+  const V p = vpower_(t, vfma(k, vset(-LN2_), x));
   return (V)_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask((__m512)x, (__m512)vset(-EXP_0_), _CMP_NLT_UQ), (__m512)p,
                                    (__m512)k);
 }
@@ -618,6 +622,42 @@ static inline V verfc(V x) {
 
 /* The normal distribution: P(x) = erfc(-x / sqrt 2) / 2 and its density P'(x) = exp(-x^2 / 2) / sqrt(2 pi). */
 typedef struct { V p, density; } Normal;
+#if defined(MG_LEVEL_avx512) && TYPE_IS == 1
+/* P(-z) = exp(-z^2 / 2) Q(z): Q in 16 pieces, by the exponent of 1 + z and two bits more, each a polynomial in the
+ * distance from its middle (fitted to the relative error). It takes 0.6 of the time of erfc's formula and errs by 4
+ * units at z = 12, where the rounding of x / sqrt 2 costs that 98. From 14.9 on P(-z) is 0. */
+static inline Normal vnormal(V x) {
+  static const V c[6] = {    /* from the constant up */
+    {0.230760321f, 0.185231671f, 0.153651938f, 0.130724728f, 0.106345162f, 0.084803395f, 0.0703426972f,
+     0.0600156747f, 0.0491225496f, 0.0395066962f, 0.0330189727f, 0.0283526611f, 0.453793228f, 0.379604429f,
+     0.323356181f, 0.279770583f},
+    {-0.110491872f, -0.0747868717f, -0.0532254204f, -0.0394492596f, -0.0267342441f, -0.0173270162f,
+     -0.0120574636f, -0.00884039048f, -0.00596191082f, -0.00387533964f, -0.00271462766f, -0.00200503296f,
+     -0.342218131f, -0.256590635f, -0.196844682f, -0.154143035f},
+    {0.046321746f, 0.0271761585f, 0.0169471838f, 0.0111203147f, 0.00638709823f, 0.00341573101f, 0.00201318599f,
+     0.00127657235f, 0.00071355945f, 0.000376621203f, 0.00022170326f, 0.000141093391f, 0.205504239f,
+     0.141690493f, 0.100157365f, 0.0724410862f},
+    {-0.0175295975f, -0.00907497481f, -0.00503127836f, -0.00295697851f, -0.00145903719f, -0.000651777198f,
+     -0.00032804173f, -0.000180901436f, -8.42824593e-05f, -3.62764367e-05f, -1.79914932e-05f, -9.88163811e-06f,
+     -0.105507597f, -0.067814596f, -0.0447434448f, -0.030247394f},
+    {0.00615509367f, 0.00285684317f, 0.00141533744f, 0.000738839619f, 0.000325716625f, 0.000122354191f,
+     5.3106065e-05f, 2.52791833e-05f, 1.00223051e-05f, 3.52390703e-06f, 1.47772255e-06f, 6.97828568e-07f,
+     0.0484381542f, 0.0291918125f, 0.018517958f, 0.0119392015f},
+    {-0.00199046778f, -0.000838749518f, -0.000374807743f, -0.00017752187f, -6.88749933e-05f, -2.20199308e-05f,
+     -8.27399435e-06f, -3.45513558e-06f, -1.15297553e-06f, -3.33758891e-07f, -1.18550027e-07f, -4.81852496e-08f,
+     -0.0200926214f, -0.0116214706f, -0.00695829093f, -0.0042512673f}};
+  const V z = vlower_(vset(14.9f), vabs(x));
+  const VU bits = (VU)(z + 1), piece = bits >> 21;
+  const V d = z + (1 - (V)((bits & ~0x1fffffu) | 0x100000u));
+  V q = (V)_mm512_permutexvar_ps((__m512i)piece, (__m512)c[5]);
+#pragma GCC unroll 5
+  for (int k = 4; k >= 0; k--) q = vfma(q, d, (V)_mm512_permutexvar_ps((__m512i)piece, (__m512)c[k]));
+  const V square = z * z, t = vfma(square, vset(-0.5f * LOG2E_), vset(ROUNDER_ / 32)), k = t - ROUNDER_ / 32;
+  const V r = vfma(vfma(z, z, -square), vset(-0.5f), vfma(k, vset(-LN2_), square * -0.5f));
+  const V e = vscale_(vpower_(t, r), k), p = e * q;
+  return (Normal){vselect(x < 0, p, 1 - p), e * F(0.39894228040143267794)};
+}
+#else
 static inline Normal vnormal(V x) {
   const V t = x * F(-0.70710678118654752440), a = vabs(t);
   const Erfc_ c = verfc_large_(a);
@@ -628,6 +668,7 @@ static inline Normal vnormal(V x) {
 #endif
   return (Normal){p, c.e * F(0.39894228040143267794)};
 }
+#endif
 
 /* Sine and cosine. x = n pi/2 + r + low, pi/2 in four parts of which n times the first three are exact; `low` collects
  * what rounding takes from r. Good for |x| up to 2^13 (2^20); beyond, and for inf and NaN, the C library does the

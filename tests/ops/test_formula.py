@@ -122,6 +122,9 @@ def test_gelu_error_is_about_a_rounding_of_x():
     x = np.linspace(-4, 4, 8001, dtype=np.float32)
     exact = np.array([v * math.erfc(-v / math.sqrt(2)) / 2 for v in x.astype(float)])
     assert (np.abs(F.gelu(mg.tensor(x)).numpy() - exact) <= 1.5 * np.finfo(np.float32).eps * np.abs(x)).all()
+    x = np.linspace(-12.5, -3, 8001, dtype=np.float32)      # where it is nearly 0, relative to itself
+    exact = np.array([v * math.erfc(-v / math.sqrt(2)) / 2 for v in x.astype(float)])
+    np.testing.assert_allclose(F.gelu(mg.tensor(x)).numpy(), exact, 110 * np.finfo(np.float32).eps)
 
 
 def test_reflected_operators_take_tensors():
