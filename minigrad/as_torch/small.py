@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import __version__ as _ours
 from ..core.half import finfo
+from ..core.modes import enable_grad
 from ..data.distributed import DistributedSampler as DistributedSampler
 from ..data.loader import default_collate as default_collate
 from ..nn import (
@@ -147,7 +148,12 @@ _single, _pair, _triple, _quadruple = (_ntuple(n, name) for n, name in enumerate
 
 # ---- torch.distributions.utils ----
 
-lazy_property = cached_property
+class lazy_property(cached_property):
+    """A property that is computed once, in the graph even under `no_grad`."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        with enable_grad():
+            return super().__get__(instance, owner)
 
 
 def clamp_probs(probs: Any) -> Any:

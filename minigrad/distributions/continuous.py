@@ -10,7 +10,7 @@ import numpy as np
 from ..core.half import finfo
 from ..core.modes import mode as current
 from ..core.tensor import Size, Tensor
-from ..ops.creation import eye, full_like
+from ..ops.creation import as_tensor, eye, full_like
 from ..ops.formula import clamp, clamp_min, xlogy
 from ..ops.join import stack
 from ..ops.linalg import cholesky, solve_triangular
@@ -345,7 +345,8 @@ class Gamma(Parametric):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """a log(rate) + (a - 1) log(x) - rate x - log(Gamma(a)), a the concentration"""
-        value, a = self._checked(value), self.concentration
+        a = self.concentration
+        value = self._checked(as_tensor(value, dtype=a.dtype, device=a.device))         # a number, too, as in PyTorch
         return xlogy(a, self.rate) + xlogy(a - 1, value) - self.rate * value - lgamma(a)
 
     def cdf(self, value: Tensor) -> Tensor:
@@ -516,13 +517,12 @@ class Dirichlet(Parametric):
 
     @property
     def mode(self) -> Tensor:
-        """(a - 1) / sum(a - 1), a the concentration; where all a < 1, 1 at the largest"""
+        """(a - 1) / sum(a - 1), a the concentration; where all a < 1, 1 at the largest; nan where there is none"""
         less = clamp_min(self.concentration - 1, 0)
         top = self.concentration.argmax(-1, keepdim=True)
         corner = zeros_with(less.shape, less).scatter(-1, top, 1.0)
-        total = less.sum(-1, keepdim=True)
-        inside = gt(total, 0)
-        return where(inside, less / where(inside, total, 1.0), corner)
+        small = lt(self.concentration, 1).all(-1, keepdim=True)
+        return where(small, corner, less / where(small, 1.0, less.sum(-1, keepdim=True)))
 
     @property
     def variance(self) -> Tensor:

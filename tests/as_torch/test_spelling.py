@@ -186,9 +186,10 @@ def test_helpers_of_distributions(door):
         @lazy_property
         def value(self):
             calls.append(1)
-            return 3
-    made = Made()
-    assert made.value == made.value == 3 and len(calls) == 1
+            return weight * 3
+    made, weight = Made(), door.ones(1, requires_grad=True)
+    with door.no_grad():
+        assert made.value is made.value and made.value.requires_grad and len(calls) == 1
     with pytest.raises(ImportError):
         from torch.distributions.utils import nothing_of_the_kind  # noqa: F401
 

@@ -456,3 +456,11 @@ def test_samples_of_small_concentrations_neither_vanish_nor_meet():
     y = D.Beta(a, mg.full((40000,), 0.5, dtype=mg.float64)).rsample()
     y.sum().backward()                              # the derivative of the mean a / (a + b) is b / (a + b)^2
     assert abs(a.grad.mean() - 0.5 / 0.55**2) < 0.05
+
+
+def test_modes_at_the_edges_and_numbers_as_values():
+    a = mg.tensor([[3.0, 2.0, 1.0], [0.5, 0.2, 0.2], [1.0, 1.0, 1.0]], requires_grad=True)
+    mode = D.Dirichlet(a).mode
+    np.testing.assert_allclose(mode.detach().numpy(), [[2 / 3, 1 / 3, 0], [1, 0, 0], [np.nan] * 3], rtol=1e-6)      # of a uniform one: none
+    assert np.isfinite(mg.autograd.grad(mode[:2].sum(), a)[0].numpy()[:2]).all()
+    assert D.Gamma(2.0, 1.0).log_prob(1).item() == -1 and D.Chi2(mg.tensor(4.0)).log_prob(2).shape == ()
