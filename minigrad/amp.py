@@ -131,9 +131,9 @@ def _set_autocast(state: Any) -> Any:
 
 class autocast:
     """Inside, products (matmul, linear, convolutions, attention, recurrent layers) of tensors on that type of device
-    run in `dtype` and give it; losses and `prod` run in float32, and on a GPU softmax and norms, too. As a `with` block
-    or a decorator, also of generators and coroutines (it holds while their body runs); `enabled=False` switches it off
-    inside. Blocks for both types of device may be nested.
+    run in `dtype` (recurrent layers in float32) and give it; losses and `prod` run in float32, and on a GPU softmax and
+    norms, too. As a `with` block or a decorator, also of generators and coroutines (it holds while their body runs);
+    `enabled=False` switches it off inside. Blocks for both types of device may be nested.
 
     device_type     "cpu" or "cuda", which warns and does nothing where there is no GPU
     dtype           bfloat16 or float16, by default bfloat16 on "cpu" and float16 on "cuda"; for others it warns and

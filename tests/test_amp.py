@@ -38,6 +38,25 @@ def test_products_run_in_half_precision(name, dtype):
     assert PRODUCTS[name]().dtype == plain == mg.float32
 
 
+@pytest.mark.parametrize("make", [nn.RNN, nn.LSTM, nn.GRU, nn.LSTMCell])
+def test_recurrent_layers_round_their_results_alone(make):
+    """They have no kernels of half precision: rounding weights and their gradients would cost launches and digits."""
+    mg.manual_seed(0)
+    layer = make(8, 3)
+    results = []
+    for on, dtype in ((False, mg.float32), (True, mg.float32), (True, mg.float64), (True, mg.bfloat16)):
+        x = X.clone().to(dtype).requires_grad_()
+        with mg.autocast("cpu", enabled=on):
+            y = layer.to(mg.float64 if dtype == mg.float64 else mg.float32)(x)[0]
+        layer.zero_grad()
+        y.backward(mg.ones_like(y))
+        results.append([y.detach(), x.grad, *[p.grad for p in layer.parameters()]])
+    plain, half, double, both = results
+    assert [t.dtype for t in half] == [mg.bfloat16] + [mg.float32] * (len(half) - 1)
+    assert half[0].equal(plain[0].bfloat16()) and all(a.equal(b) for a, b in zip(half[1:], plain[1:], strict=True))
+    assert {t.dtype for t in double} == {np.dtype(np.float64)} and {t.dtype for t in both[:2]} == {np.dtype(mg.bfloat16)}
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_run_in_float32(name):
     h = X.softmax(1).bfloat16()

@@ -134,6 +134,7 @@ def finfo(dtype: Any = None) -> Any:
 # that of the thread.
 autocasts: dict[Any, dict[str, np.dtype | None]] = {}
 casting: dict[Any, dict[str, np.dtype | None]] = {}     # the same while autocast is on in some thread, else empty
+_rounding: set[Any] = set()                             # those that round their results to the dtype of the block
 
 
 def autocast_to_half(function: Function) -> Function:
@@ -141,6 +142,13 @@ def autocast_to_half(function: Function) -> Function:
     So it is for products, as in PyTorch."""
     autocasts[function] = {"cpu": None, "cuda": None}
     return function
+
+
+def autocast_results(function: Function) -> Function:
+    """The same for products that have no kernel of half precision, as in recurrent layers: they run in float32 without
+    rounding what they get, and round their results to the dtype of the block."""
+    _rounding.add(function)
+    return autocast_to_float32(function)
 
 
 def autocast_to_float32(function: Function) -> Function:
@@ -170,7 +178,12 @@ def call_cast(function: Callable[..., Any], inputs: Iterable[Any], attrs: dict) 
         return functions.cast(t, dtype) if have.dtype == FLOAT32 or is_half(have.dtype) else t
     mode.autocast = None
     try:
-        return function(*map(own, inputs), **attrs)
+        given = [own(t) for t in inputs]
+        made = function(*given, **attrs)
+        first = given[0].array.layout if function in _rounding else None
+        if first is None or first.dtype != FLOAT32 or first.device.type not in on:
+            return made
+        return rounded(made, on[first.device.type])
     finally:
         mode.autocast = before
 

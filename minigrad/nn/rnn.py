@@ -455,7 +455,7 @@ class RNNBase(Module):
 
     def _check_input(self, input: Tensor, ndim: int) -> None:
         weight = self.weight_ih_l0
-        if input.dtype != weight.dtype:
+        if input.dtype != weight.dtype and mode.autocast is None:       # which casts both
             self._fail("input and weights must have one dtype", [f"input {input.dtype}", f"weights {weight.dtype}"],
                        one_dtype(input.dtype, weight.dtype), ValueError)
         if input.ndim != ndim or input.shape[-1] != self.input_size:

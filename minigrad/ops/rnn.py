@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.half import autocast_to_half
+from ..core.half import autocast_results
 from ..core.messages import one_dtype
 from ..core.op import Op, op, same_dtypes
 from ..core.shape import INT64, fail, is_float
@@ -156,7 +156,7 @@ def start(state: Tensor | None, x: Tensor, size: int) -> Tensor:
 
 # ---- the ops --------------------------------------------------------------------------------------------------------
 
-@autocast_to_half
+@autocast_results
 @op
 def rnn_cell(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None,
              nw_ih: Tensor | None, nb_ih: Tensor | None, nw_hh: Tensor | None, nb_hh: Tensor | None,
@@ -172,7 +172,7 @@ def rnn_cell(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | No
     return rnn_step(x, h, w_ih, w_hh, b_ih, b_hh, mask, normalize, nonlinearity)[0]
 
 
-@autocast_to_half
+@autocast_results
 @op
 def lstm_cell(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None,
               w_hr: Tensor | None, nw_ih: Tensor | None, nb_ih: Tensor | None, nw_hh: Tensor | None,
@@ -192,7 +192,7 @@ def lstm_cell(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih:
     return lstm_step(x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr, mask, normalize)[:2]
 
 
-@autocast_to_half
+@autocast_results
 @op
 def gru_cell(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None,
              nw_ih: Tensor | None, nb_ih: Tensor | None, nw_hh: Tensor | None, nb_hh: Tensor | None,
@@ -212,7 +212,7 @@ def gru_cell(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | No
     return gru_step(x, h, w_ih, w_hh, b_ih, b_hh, mask, normalize, reset_after)[0]
 
 
-@autocast_to_half
+@autocast_results
 @op
 def rnn_sequence(x: Tensor, h: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None,
                  nw_ih: Tensor | None, nb_ih: Tensor | None, nw_hh: Tensor | None, nb_hh: Tensor | None,
@@ -231,7 +231,7 @@ def rnn_sequence(x: Tensor, h: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: 
     return y, h_n
 
 
-@autocast_to_half
+@autocast_results
 @op
 def lstm_sequence(x: Tensor, h: Tensor | None, c: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None,
                   b_hh: Tensor | None, w_hr: Tensor | None, nw_ih: Tensor | None, nb_ih: Tensor | None,
@@ -253,7 +253,7 @@ def lstm_sequence(x: Tensor, h: Tensor | None, c: Tensor | None, w_ih: Tensor, w
     return y, h_n, c_n, cells, gates
 
 
-@autocast_to_half
+@autocast_results
 @op
 def gru_sequence(x: Tensor, h: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None,
                  nw_ih: Tensor | None, nb_ih: Tensor | None, nw_hh: Tensor | None, nb_hh: Tensor | None,
