@@ -188,15 +188,18 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
             return None             # and the gradient of the mask
         made = [alloc(full) if need else None for need, (_, full, _) in zip(needs, folds, strict=False)]
         backward.call(*map(address, made), g.ptr, y.ptr, lse.ptr, *operands(q, k, v, m, s), *numbers)
-        result: list[Array | None] = []
-        for x, (own, _, plan) in zip(made, folds, strict=True):
-            if x is not None and plan is not None:
-                summed = alloc(own)
-                total.call(summed.ptr, x.ptr, plan.ptr)
-                x = summed
-            result.append(x and rounded_array(x, dtype))
-        return [*result, None, None]
+        return [*[x and _folded(x, fold, total, dtype) for x, fold in zip(made, folds, strict=True)], None, None]
     return run_forward, run_backward
+
+
+def _folded(made: Array, fold: tuple[Layout, Layout, Array | None], total: Any, dtype: np.dtype) -> Array:
+    """The gradient of an operand: summed where it was broadcast, then rounded."""
+    own, _, plan = fold
+    if plan is not None:
+        summed = alloc(own)
+        total.call(summed.ptr, made.ptr, plan.ptr)
+        made = summed
+    return rounded_array(made, dtype)
 
 
 def _contiguous(x: Layout) -> Layout:
