@@ -253,7 +253,8 @@ def _derivative(x: Tensor, a: int, h: Any, edge_order: int) -> Tensor:
     """The derivative along one axis."""
     n = x.array.layout.shape[a]
     x = x if is_float(x.array.layout.dtype) else cast(x, np.float32)
-    if isinstance(h, Tensor) and h.array.layout.ndim:
+    unequal = isinstance(h, Tensor) and h.array.layout.ndim
+    if unequal:
         if h.array.layout.shape != (n,):
             fail("gradient", f"the coordinates along dimension {a} must be a vector of {n}", h.array.layout)
         gaps = cast(diff(h), x.dtype)
@@ -264,8 +265,11 @@ def _derivative(x: Tensor, a: int, h: Any, edge_order: int) -> Tensor:
     gaps = reshape(gaps, wide)
     slopes = div(sub(_part(x, a, 1, n - 1), _part(x, a, 0, n - 1)), gaps)
     left, right = _part(gaps, 0, 0, n - 2), _part(gaps, 0, 1, n - 2)
-    share = div(right, add(left, right))
-    inner = add(mul(_part(slopes, a, 0, n - 2), share), mul(_part(slopes, a, 1, n - 2), sub(1.0, share)))
+    if unequal:
+        share = div(right, add(left, right))
+        inner = add(mul(_part(slopes, a, 0, n - 2), share), mul(_part(slopes, a, 1, n - 2), sub(1.0, share)))
+    else:                                           # an infinite element between two others does not count
+        inner = div(sub(_part(x, a, 2, n - 2), _part(x, a, 0, n - 2)), add(left, right))
     first, last = _part(slopes, a, 0, 1), _part(slopes, a, n - 2, 1)
     if edge_order == 2:
         bend = lambda i: div(_part(gaps, 0, i, 1), add(_part(gaps, 0, i, 1), _part(gaps, 0, i + 1, 1)))     # noqa: E731

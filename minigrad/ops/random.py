@@ -119,6 +119,11 @@ class Generator:
         self._seed = int(values[0]) & _MASK
         self._write(values)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Generator, (str(self.device),), self.get_state()
+
+    __setstate__ = set_state
+
     def __repr__(self) -> str:
         return f"Generator(device='{self.device}', seed={self._seed})"
 
@@ -541,6 +546,9 @@ def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | No
 def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with random numbers k = 1, 2, ... of probability (1 - p)^(k - 1) p, and returns the tensor
     itself."""
+    if not is_float(input.dtype):
+        floats = new_tensor(alloc(like_layout(input, np.float64, None)), None)
+        return _overwrite("geometric_", input, cast(geometric_(floats, p, generator=generator), input.dtype).array)
     _fills("geometric_", input, 0 < p < 1, "p in (0, 1)", f"p={p}", "fill_(1) for p = 1")
     steps = mul(log1p(neg(_unit(input, generator))), 1 / math.log1p(-p))
     return _overwrite("geometric_", input, cast(maximum.call(ceil(steps), 1.0), input.dtype).array)

@@ -29,6 +29,8 @@ def test_gradient_is_numpys(edge_order):
         close(got, want)
     got, = mg.gradient(mg.tensor(x), spacing=(mg.tensor(at),), dim=1, edge_order=edge_order)
     close(got, np.gradient(x, at, axis=1, edge_order=edge_order))
+    inf = np.array([2, -2, np.inf, 3, -np.inf, 1, 2, np.nan, 0, 4])
+    np.testing.assert_array_equal(mg.gradient(mg.tensor(inf))[0].numpy(), np.gradient(inf))
     got, = mg.gradient(mg.tensor(x), spacing=0.5, dim=0, edge_order=edge_order)
     close(got, np.gradient(x, 0.5, axis=0, edge_order=edge_order))
 
