@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.function import FunctionCtx
 from ..core.hooks import RemovableHandle
 from ..core.tensor import Tensor
 from ..core.warning import warn
@@ -165,6 +166,7 @@ def put_on() -> None:
             setattr(Tensor, name, value)
     for name, value in _OF_MODULES.items():
         setattr(Module, name, value)
+    FunctionCtx.saved_variables = FunctionCtx.saved_tensors         # type: ignore[attr-defined]
 
 
 def take_off() -> None:
@@ -178,3 +180,5 @@ def take_off() -> None:
     for name in _OF_MODULES:
         if name in Module.__dict__:
             delattr(Module, name)
+    if hasattr(FunctionCtx, "saved_variables"):
+        del FunctionCtx.saved_variables

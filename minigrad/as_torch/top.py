@@ -34,7 +34,7 @@ __all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_wind
            "OutOfMemoryError", "poisson", "preserve_format", "range", "save", "set_default_tensor_type",
            "set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal",
            "set_num_interop_threads", "set_warn_always", "sparse_coo_tensor", "spmm", "strided", "typename",
-           "use_deterministic_algorithms"]
+           "use_deterministic_algorithms", "vander"]
 
 # memory formats ask for strides, not for values: None leaves the option out
 contiguous_format = preserve_format = channels_last = channels_last_3d = None
@@ -123,6 +123,13 @@ def range(start: float, end: float | None = None, step: float = 1, **options: An
     first, last = (0, start) if end is None else (start, end)
     values = first + step * np.arange(int(np.floor((last - first) / step)) + 1)
     return tensor(values, **{"dtype": default_float(), **options})
+
+
+def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
+    """The powers x^(N-1), ..., x, 1 of a vector as columns, in the other order if `increasing`; N is by default its
+    length."""
+    powers = np.arange(len(x) if N is None else N)
+    return x.unsqueeze(1) ** tensor(powers if increasing else powers[::-1].copy(), device=x.device)
 
 
 def _periodic(name: str) -> Callable[..., Tensor]:

@@ -79,6 +79,22 @@ def test_names_that_pytorch_has_in_several_places(door):
     whole, part = door.arange(6.0), door.arange(6.0)[4:]
     assert part.storage().tolist() == whole.tolist() and part.storage_offset() == 4 and whole.storage_offset() == 0
     assert part.untyped_storage().data_ptr() == part.data_ptr() - 16 and part.untyped_storage().nbytes() == 24
+    assert door.vander(door.tensor([2, 3, 4])).tolist() == [[4, 2, 1], [9, 3, 1], [16, 4, 1]]
+    assert door.vander(x[0], 2, increasing=True).tolist() == [[1, 1], [1, -2], [1, 3]]
+
+    class Twice(door.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, g):
+            x, = ctx.saved_variables                        # an old name
+            return 2 * x * g
+    w = door.ones(2, requires_grad=True)
+    Twice.apply(w).sum().backward()
+    assert w.grad.tolist() == [2, 2]
     assert door.arange(3).apply_(lambda v: v * 2).tolist() == [0, 2, 4]
     assert isinstance(door.nn.utils.skip_init(door.nn.Linear, 2, 3), nn.Linear)
     assert door.torch is door and nn.ReLU().compile(dynamic=True) is None
