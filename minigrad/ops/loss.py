@@ -25,7 +25,7 @@ from ..devices.work import work
 from .activation import logsigmoid
 from .convert import cast
 from .index import gather, index_select
-from .math import abs, add, div, eq, exp, le, log, log1p, logical_and, lt, maximum, minimum, mul, neg, sub, where
+from .math import abs, add, div, eq, exp, le, log, log1p, logical_and, lt, maximum, minimum, mul, ne, neg, sub, where
 from .reduce import mean, sum
 from .softmax import log_softmax, outer_n_inner
 from .take import guard, host_index, in_range
@@ -358,9 +358,8 @@ def _picked(log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: 
     shape = tuple(target.shape)
     chosen = reshape(gather(log_p, axis, reshape(safe, (*shape[:axis], 1, *shape[axis:]))), shape)
     if weight is None:
-        scale = where(ignored, 0.0, cast(add(mul(safe, 0), 1), log_p.dtype))
-    else:
-        scale = where(ignored, 0.0, reshape(index_select(weight, 0, reshape(safe, (-1,))), shape))
+        return neg(where(ignored, 0.0, chosen)), cast(ne(target, ignore_index), log_p.dtype)
+    scale = where(ignored, 0.0, reshape(index_select(weight, 0, reshape(safe, (-1,))), shape))
     return neg(where(ignored, 0.0, mul(chosen, scale))), scale
 
 

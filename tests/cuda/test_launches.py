@@ -158,3 +158,29 @@ def test_launches_of_clipping(dtype, monkeypatch):
         np.testing.assert_array_equal(eager, captured)
         np.testing.assert_allclose(eager, want, rtol=1e-6 if dtype.itemsize > 2 else 8e-3)
     assert made[0].item() > 20 and abs(made[1]).max() < 1
+
+
+def counted(monkeypatch, function):
+    """What it gives, and how many launches it makes."""
+    launches, record = [], fakecupy.record
+    monkeypatch.setattr(fakecupy, "record", lambda call, *stream: (launches.append(call), record(call, *stream)))
+    made = function()
+    monkeypatch.setattr(fakecupy, "record", record)
+    return made, len(launches)
+
+
+@pytest.mark.parametrize("dtype", [mg.float32, mg.float16], ids=str)
+def test_launches_of_a_total_norm(dtype, monkeypatch):
+    tensors = [(mg.tensor(reals(*shape), device="cuda") * 20).to(dtype) for shape in ((3, 5), (2100,), (0,), (1,))]
+    total, launches = counted(monkeypatch, lambda: nn.utils.get_total_norm(tensors))
+    want = sum(float((t.double() ** 2).sum().item()) for t in tensors) ** 0.5
+    assert launches <= 4 + (dtype == mg.float16) and total.dtype == dtype and abs(total.item() - want) < 1e-3 * want
+
+
+def test_launches_of_labels_picked(monkeypatch):
+    """Of log-probabilities: nll_loss without weights takes no product with ones."""
+    x, y = mg.tensor(reals(8, 5), device="cuda").requires_grad_(), mg.tensor(labels(5, 8), device="cuda")
+    loss, forward = counted(monkeypatch, lambda: F.nll_loss(x, y))
+    _, backward = counted(monkeypatch, loss.backward)
+    assert (forward, backward) <= (12, 6), (forward, backward)
+    assert abs(loss.item() + float(np.mean([x[i, int(k)].item() for i, k in enumerate(y.tolist())]))) < 1e-6

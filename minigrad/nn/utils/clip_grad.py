@@ -55,13 +55,20 @@ def _table(grads: list[Tensor]) -> Array | None:
             if len(_tables) >= 32:
                 _tables.clear()
             _tables[key] = rows, table
-    else:
-        rows[:, 1] = [g.array.ptr for g in grads]
+    elif rows[:, 1].tolist() != (at := [g.array.ptr for g in grads]):
+        rows[:, 1] = at
         first.device.write(table, rows, moved=True)      # type: ignore[arg-type]
     if mode.recorder is not None:               # a launch has the address of the table only, not of the gradients
         for g in grads:
             mode.recorder.hold(g.array.ptr)
     return table
+
+
+def _squares(grads: list[Tensor], table: Array) -> Tensor:
+    """The sum of the squares of all gradients, a float64 scalar."""
+    out = empty((), dtype=np.float64, device=grads[0].device)
+    grads[0].device.kernels.grad_norm_sq[grads[0].dtype].call(out.array.ptr, table.ptr, len(grads))
+    return out
 
 
 def _norm(x: Tensor, p: float) -> Tensor:
@@ -105,6 +112,9 @@ def _total(found: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> T
     """The norm of all tensors, in float32 at least; checked."""
     if not found:
         return tensor(0.0)
+    if norm_type == 2 and (table := _table(found)) is not None:
+        total = _squares(found, table).sqrt().to(promote(found[0].dtype, FLOAT32))
+        return _checked(total, norm_type, error_if_nonfinite)
     norms = [_norm(widened(t), norm_type).to(found[0].device) for t in found]
     common = reduce(promote, [n.dtype for n in norms])
     return _checked(_norm(stack([n.to(common) for n in norms]), norm_type), norm_type, error_if_nonfinite)
@@ -126,8 +136,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
             g.copy_(widened(g) * scale.to(g.device))
         return total.to(_common(grads))
     device, dtype = grads[0].device, grads[0].dtype
-    squares, total = empty((), dtype=np.float64, device=device), empty((), dtype=dtype, device=device)
-    device.kernels.grad_norm_sq[dtype].call(squares.array.ptr, table.ptr, len(grads))
+    squares, total = _squares(grads, table), empty((), dtype=dtype, device=device)
     if error_if_nonfinite:
         _checked(squares.sqrt().to(promote(dtype, FLOAT32)), norm_type, True)
     kernel = device.kernels.grad_scale[dtype]
