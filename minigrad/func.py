@@ -19,6 +19,7 @@ from .core.shape import fail
 from .core.tape import edge_of, reachable
 from .core.tensor import Tensor
 from .ops.creation import ones_like, zeros, zeros_like
+from .ops.formula import equal
 from .ops.join import stack
 from .ops.random import get_rng_state, set_rng_state
 
@@ -296,7 +297,8 @@ def vmap(func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = 
 
     `in_dims`: which dimension of the arguments is the batch (None: all calls get the whole), one for all or nested like
     the arguments; `out_dims`: where it is in the results. Keyword arguments have the batch first. `randomness`: with
-    "same" all calls draw the same numbers, else each draws its own. `chunk_size` is there for PyTorch's signature.
+    "same" all calls draw the same numbers, with "different" each its own; else it is an error to draw any from the
+    CPU's generator. `chunk_size` is there for PyTorch's signature.
 
     >>> minigrad.func.vmap(minigrad.dot)(minigrad.ones(2, 3), minigrad.ones(2, 3)).tolist()
     [3.0, 3.0]
@@ -314,14 +316,17 @@ def vmap(func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = 
         size, = sizes
         if not size:
             fail("func.vmap", "the batch must not be empty", [t.layout for t in leaves if isinstance(t, Tensor)])
-        start, results = get_rng_state() if randomness == "same" else None, []
+        start, results = get_rng_state() if randomness != "different" else None, []
         for i in range(size):
-            if start is not None:
+            if start is not None and randomness == "same":
                 set_rng_state(start)
             parts = [t if d is None or not isinstance(t, Tensor) else t.select(d, i)
                      for t, d in zip(leaves, dims, strict=True)]
             positional, keywords = _refilled(both, parts)
             results.append(func(*positional, **keywords))
+            checked = start is not None and randomness == "error" and not i and mode.recorder is None
+            if checked and not equal(start, get_rng_state()):               # type: ignore[arg-type]
+                fail("func.vmap", "the function draws random numbers", fix='say randomness="different" or "same"')
         return _stacked(results, out_dims)
     return mapped
 

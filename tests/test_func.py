@@ -71,6 +71,10 @@ def test_vmap():
     close(got["sum"], (a + b[:, 0]).mT.numpy())
     close(got["twice"][0], 2 * a.mT.numpy())
     close(func.vmap(func.grad(lambda t: (t ** 2).sum()))(a), 2 * a.numpy())
+    for draws in (lambda t: t + mg.rand(2), mg.bernoulli, lambda t: t.clone().normal_()):
+        with pytest.raises(RuntimeError, match=r'draws random numbers; say randomness="different"'):
+            func.vmap(draws)(mg.zeros(3, 2))
+        assert func.vmap(draws, randomness="different")(mg.zeros(3, 2)).shape == (3, 2)
     same = func.vmap(lambda t: t + mg.rand(2), randomness="same")(mg.zeros(3, 2))
     assert (same == same[0]).all()
 
