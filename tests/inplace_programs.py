@@ -147,6 +147,7 @@ def program(seed, length=14, grad_modes=True):
     """Instructions, and which tensors the loss reads."""
     rng = np.random.default_rng(seed)
     at, code = {}, []           # at: name -> (storage, positions)
+    made = set()                # by operations: neither leaves nor views
 
     def add(action, source, args, storage, where):
         name = f"t{len(at)}"
@@ -173,8 +174,14 @@ def program(seed, length=14, grad_modes=True):
                 add("view", source, (name, args), storage, found)
         elif choice < 0.45:
             new("pure", source, (rng.choice(UNARY + ["clone"]),), where.shape)
+            made.add(code[-1][0])
         elif choice < 0.5:
             new("pure2", source, (rng.choice(BINARY), same[rng.integers(len(same))]), where.shape)
+        elif choice < 0.6 and where.ndim and source in made:
+            d = int(rng.integers(where.ndim))
+            args = [("transpose", (0, where.ndim - 1)), ("unsqueeze", (d,))][rng.integers(2)]
+            at[source] = storage, positions(where, *args)
+            code.append((source, "reshape", source, args))
         elif choice < 0.53 and where.ndim and grad_modes:
             pieces = [np.take(where, i, 0) for i in range(where.shape[0])]
             i = int(rng.integers(len(pieces)))
@@ -206,6 +213,8 @@ def step(m, env, name, action, source, args, no_grad):
     elif action == "quiet_view":
         with no_grad():
             env[name] = env[source][...]
+    elif action == "reshape":
+        getattr(env[source], args[0] + "_")(*args[1])
     elif action == "quiet_change":
         with no_grad():
             change(m, env[source], args, env.__getitem__)
@@ -232,7 +241,7 @@ class Twin:
     def step(self, name, action, source, args):
         if action == "leaf":
             self.new(name, self.m.tensor(args[0], requires_grad=args[1]))
-        elif action == "view":
+        elif action in ("view", "reshape"):
             storage, where = self.at[source]
             self.at[name] = storage, positions(where, *args)
         elif action == "pure":

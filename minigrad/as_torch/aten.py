@@ -91,9 +91,10 @@ def _safe_softmax(input: Any, dim: int, dtype: Any = None) -> Tensor:
     return where(none, 0.0, F.softmax(where(none, 0.0, x), dim))
 
 
-def _upsample_bilinear2d_aa(input: Tensor, output_size: Any, align_corners: bool, scales_h: float | None = None,
-                            scales_w: float | None = None) -> Tensor:
-    """`interpolate` with antialias."""
+def _upsample_bilinear2d_aa(input: Tensor, output_size: Any, align_corners: bool, scale_factors: Any = None) -> Tensor:
+    """`interpolate` with antialias, without factors of its own."""
+    if scale_factors:
+        raise NotImplementedError("[_upsample_bilinear2d_aa] needs output_size")
     return F.interpolate(input, output_size, mode="bilinear", align_corners=align_corners, antialias=True)
 
 

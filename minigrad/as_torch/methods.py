@@ -87,7 +87,7 @@ def storage(self: Any) -> Tensor:
 
 
 def _writing(function: Any) -> Callable[..., Any]:
-    return lambda self, *args, **named: self.copy_(function(self, *args, **named))
+    return lambda self, *args, **named: self.copy_(function(self.clone(), *args, **named))
 
 
 def new_empty_strided(self: Tensor, size: Any, stride: Any, dtype: Any = None, device: Any = None,
@@ -124,7 +124,7 @@ METHODS: dict[str, Any] = {
     **{f"{name}_": _writing(function) for name, function in _FUNCTIONS.items()},
     "adjoint": Tensor.mT.fget, "apply_": apply_, "fill_diagonal_": fill_diagonal_,   # type: ignore[attr-defined]
     "conj_physical_": lambda self: self, "untyped_storage": untyped_storage,
-    "polygamma_": lambda self, n: self.copy_(self.polygamma(n)), "is_shared": lambda self: False,
+    "polygamma_": _writing(lambda self, n: self.polygamma(n)), "is_shared": lambda self: False,
     "storage_offset": lambda self: (self.data_ptr() - self.array.storage.ptr) // self.itemsize,
     "is_cpu": property(lambda self: self.device.type == "cpu"),
     "is_inference": lambda self: False, "is_same_size": lambda self, other: self.shape == other.shape,

@@ -208,6 +208,30 @@ def change(op: str, t: Any, pure: Callable[[Any], Any], reads: bool = True) -> A
     return t
 
 
+def reshape(op: str, t: Any, view: Callable[[Any], Any]) -> Any:
+    """Makes `t` itself `view(t)`, in the graph. What it was becomes a tensor that only its views know, `t` among them.
+    A node that saved `t` raises at backward, as in PyTorch."""
+    check(op, t)
+    before, known = t.node, getattr(t, "source", None)
+    old = _stand_in(t, before, t._requires_grad)
+    if known is not None:
+        old.source = known
+    for v in views_of(t.array.block):
+        if v.source is t:
+            v.source = old
+        elif type(v.source) is _Link and v.source.base.tensor() is t:
+            v.source.base.tensor = ref(old)
+    made = view(old)
+    t.array, t.node, t.source = made.array, made.node, old
+    if known is None:
+        register((t,), old, made.array.plan)
+    t.array.storage.version += 1            # type: ignore[misc]
+    if before is not None and hooks.tables:
+        _move_kept(t, before)
+    changed()
+    return t
+
+
 def _node_before(t: Variable) -> Any:
     """The node of `t` for its value before a change. For a view it is a new one: hooks of the view are not for it."""
     base, plans = _lineage(t)

@@ -105,7 +105,7 @@ def triangular_solve(input: Tensor, A: Tensor, upper: bool = True, transpose: bo
     a, up = (turned(A), not upper) if transpose else (A, upper)
     found = linalg.solve_triangular(a, input, upper=up, unitriangular=unitriangular)
     lead = broadcast_shapes("triangular_solve", input.array.layout.shape[:-2], A.array.layout.shape[:-2])
-    return TriangularSolve(found, through(as_expanded, A, (*lead, *A.array.layout.shape[-2:])))
+    return TriangularSolve(found, through(as_expanded, A, (*lead, *A.array.layout.shape[-2:])).clone())
 
 
 def lu(input: Tensor, pivot: bool = True, get_infos: bool = False) -> tuple[Tensor, ...]:

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from ..core.inplace import involved, reshape
 from ..core.modes import changed, mode
 from ..core.op import Primitive
 from ..core.shape import BOOL, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Size, Tensor
 from ..devices.host import on_host
-from ..devices.memory import Layout, View, layout
+from ..devices.memory import Layout, View, layout, views_of
 from ..devices.plan import Plan, host_plan
 from .arguments import sizes
 from .convert import cast, extreme_of
@@ -479,10 +480,13 @@ def _reshaper(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The method that gives a tensor itself the shape that `function` gives."""
     @wraps(function)
     def method(input: Tensor, *args: Any, **options: Any) -> Tensor:
-        return _adopted(f"{function.__name__}_", input, function(input.detach(), *args, **options))
+        op = f"{function.__name__}_"
+        if mode.grad and (involved(input) or views_of(input.array.block)):
+            return reshape(op, input, lambda old: function(old, *args, **options))      # type: ignore[no-any-return]
+        return _adopted(op, input, function(input.detach(), *args, **options))
     method.__name__ = method.__qualname__ = f"{function.__name__}_"
     method.__doc__ = (f"`{function.__name__}` of the tensor itself, which is returned; the memory stays where it is. "
-                      "RuntimeError for a tensor in a graph.")
+                      "RuntimeError for a leaf that requires gradients.")
     return method
 
 

@@ -460,7 +460,7 @@ def histogram(input: Tensor, bins: Any, *, range: Sequence[float] | None = None,
     if weight is not None and (weight.array.layout.shape != have.shape or weight.array.layout.dtype != have.dtype):
         fail("histogram", "weight must have the input's shape and dtype", [have, weight.array.layout])
     flat = input.detach().reshape(-1, 1)
-    edges = _edges("histogram", flat, bins, range).detach()
+    edges = _edges("histogram", flat, bins, range).detach().clone()
     return Histogram(_counts(flat, [edges], None if weight is None else weight.detach().reshape(-1), density), edges)
 
 
@@ -479,7 +479,7 @@ def histogramdd(input: Tensor, bins: Any, *, range: Sequence[float] | None = Non
     if weight is not None and (weight.array.layout.shape != have.shape[:-1] or weight.array.layout.dtype != have.dtype):
         fail("histogramdd", "weight must have the input's shape but the last dimension, and its dtype",
              [have, weight.array.layout])
-    edges = [_edges("histogramdd", flat[:, i], b, None if range is None else range[2 * i:2 * i + 2]).detach()
+    edges = [_edges("histogramdd", flat[:, i], b, None if range is None else range[2 * i:2 * i + 2]).detach().clone()
              for i, b in enumerate(each)]
     found = _counts(flat, edges, None if weight is None else weight.detach().reshape(-1), density)
     return HistogramDD(found, tuple(edges))

@@ -527,3 +527,11 @@ def test_what_tensors_and_modules_say_of_themselves(door):
     assert mg.equal(door.ops.aten.native_layer_norm.default(x, (4,), None, None, 0.5)[0], mg.nn.functional.layer_norm(x, (4,), eps=0.5))
     image = x.reshape(1, 1, 3, 4)
     assert mg.equal(door.ops.aten._upsample_bilinear2d_aa(image, [2, 2], False), mg.nn.functional.interpolate(image, (2, 2), mode="bilinear", antialias=True))
+
+
+def test_methods_in_place_keep_what_their_derivatives_need(door):
+    for name, args in (("polygamma_", (1,)), ("hardshrink_", ())):
+        x = mg.tensor([0.7, 1.5, 3.0], requires_grad=True)
+        for change in (lambda t, name=name, args=args: getattr(t.clone(), name)(*args), lambda t, name=name, args=args: getattr(t, name[:-1])(*args)):
+            change(x).sum().backward()
+        assert mg.equal(x.grad, 2 * mg.autograd.grad(getattr(x, name[:-1])(*args).sum(), x)[0])

@@ -56,13 +56,40 @@ def test_views_after_a_change_of_shape_have_gradients():
     np.testing.assert_array_equal(x.grad.numpy(), [[0, 0, 0], [1, 2, 3]])
 
 
+@pytest.mark.parametrize("changed_before", [False, True])
+def test_shapes_change_in_the_graph(changed_before):
+    x = mg.tensor(np.arange(6.0).reshape(2, 3), requires_grad=True)
+    y = x * 2
+    row = y[0]
+    if changed_before:
+        y.mul_(1)
+    assert y.t_() is y and y.shape == (3, 2) and y.requires_grad and not y.is_leaf
+    row.mul_(3)                                                 # a view of before, and one of after
+    y[1].add_(row[1])
+    (y.unsqueeze_(0).squeeze_() * mg.tensor([[1.0, 2], [3, 4], [5, 6]])).sum().backward()
+    np.testing.assert_array_equal(y.detach().numpy(), [[0, 6], [12, 14], [12, 10]])
+    np.testing.assert_array_equal(x.grad.numpy(), [[6, 60, 30], [4, 8, 12]])
+    z = x * 2
+    z.retain_grad()
+    z.unsqueeze_(0).sum().backward()
+    assert z.grad.shape == (1, 2, 3)
+    w = (x * 2)
+    product = w * x
+    w.transpose_(0, 1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.sum().backward()
+
+
 def test_nonzero_static_is_nonzero():
     x = mg.tensor([[0, 1], [2, 0]])
     assert mg.nonzero_static(x, size=2).tolist() == mg.nonzero(x).tolist() and mg.nonzero_static(x, size=3)[2].tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize("call, kind, text", [
-    (lambda: (mg.ones(2, requires_grad=True) * 1).unsqueeze_(0), RuntimeError, "in a graph"),
+    (lambda: mg.ones(2, requires_grad=True).unsqueeze_(0), RuntimeError, "leaf Variable that requires grad"),
+    (lambda: mg.ones(2, requires_grad=True)[:1].t_(), RuntimeError, "view of a leaf Variable"),
+    (lambda: (mg.ones(2, 2, requires_grad=True) * 1).unbind(0)[0].unsqueeze_(0), RuntimeError, "multiple views"),
+    (lambda: (mg.ones(2, requires_grad=True) * 1).resize_(1, 2), RuntimeError, "in a graph"),
     (lambda: mg.ones(2).set_(mg.ones(2, dtype=mg.float64)), RuntimeError, "dtype"),
     (lambda: mg.ones(2).resize_(2, memory_format="x"), NotImplementedError, "memory_format"),
     (lambda: mg.ones(2).masked_scatter(mg.tensor([True, True]), mg.ones(0)), RuntimeError, "each True"),

@@ -79,3 +79,11 @@ def test_histograms_are_numpys():
 def test_refusals(call, kind, text):
     with pytest.raises(kind, match=text):
         call()
+
+
+def test_the_edges_given_back_are_a_copy():
+    edges = mg.tensor([0.0, 1.0, 2.0])
+    for found in (mg.histogram(mg.rand(3), edges).bin_edges, mg.histogramdd(mg.rand(3, 1), [edges]).bin_edges[0]):
+        assert mg.equal(found, edges) and found.data_ptr() != edges.data_ptr()
+    a = mg.eye(2)
+    assert mg.triangular_solve(mg.ones(2, 1), a)[1].data_ptr() != a.data_ptr()
