@@ -60,21 +60,23 @@ BACKWARD(HEAVY, hardswish_backward, x <= -3 ? T(0) : x >= 3 ? g : g * (x / 3 + T
 __device__ __forceinline__ T square_of(T x) { return x * x; }
 FORWARD(HEAVY, softsign, fabs(x) == T(INFINITY) ? copysign(T(1), x) : x / (1 + fabs(x)))
 BACKWARD(HEAVY, softsign_backward, g / square_of(1 + fabs(x)))
-// from the output y; where |y| is nearly 1, the difference has lost its digits, and x is used instead
+// from the output y; where |y| is nearly 1, the difference has lost its digits, and x is used instead, as it always is
+// where y was rounded to half precision
+#define EDGE (!tails ? T(INFINITY) : sizeof(STORED) == 2 ? T(-2) : T(0.999))
 __device__ __forceinline__ T sigmoid_slope(T x) {
   const T e = exp(-fabs(x)), q = 1 / (1 + e);
   return e * q * q;
 }
 KERNEL(tanh_backward)(STORED *gx, const STORED *g, const STORED *y, const STORED *x, const int64_t *plan,
                       int64_t tails) {
-  const T edge = tails ? T(0.999) : T(INFINITY);
+  const T edge = EDGE;
   map<LIGHT>(
       plan, [=](T g, T y, T x) -> T { return fabs(y) > edge ? g * (4 * sigmoid_slope(2 * x)) : g * (1 - y * y); }, gx,
       g, y, x);
 }
 KERNEL(sigmoid_backward)(STORED *gx, const STORED *g, const STORED *y, const STORED *x, const int64_t *plan,
                          int64_t tails) {
-  const T edge = tails ? T(0.999) : T(INFINITY);
+  const T edge = EDGE;
   map<LIGHT>(
       plan, [=](T g, T y, T x) -> T { return y > edge ? g * sigmoid_slope(x) : g * (1 - y) * y; }, gx, g, y, x);
 }

@@ -66,7 +66,7 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "",
 def by_formula(op: Op, name: str, saves: str) -> Callable[..., FusedPlan]:
     """The launches of an activation: `kernel.call(out, input, walk, *numbers)`, and the backward by what was saved."""
     def prepare(kernels: KernelTable, x: Layout, **attrs: Any) -> FusedPlan:
-        if saves != dispatch.INPUT and not op.flat:             # type: ignore[attr-defined]
+        if saves == dispatch.OUTPUT and not op.flat:            # type: ignore[attr-defined]
             not_half("the derivative is that of the output in float32", x)
         kernel, back_kernel = getattr(kernels, name)[x.dtype], getattr(kernels, f"{name}_backward")[x.dtype]
         out = layout(x.device, x.dtype, x.shape)

@@ -231,7 +231,7 @@ HALF_OPS = ("layer_norm rms_norm valid_norm batch_norm batch_norm_eval group_nor
             "masked_dropout").split()
 
 
-@pytest.mark.parametrize("name", [*HALF_OPS, "index_add", "scaled_dot_product_attention", "convolution", "convolution_transpose", "sum", "mean", "add", "sub"])
+@pytest.mark.parametrize("name", [*HALF_OPS, "index_add", "scaled_dot_product_attention", "convolution", "convolution_transpose", "sigmoid", "tanh", "sum", "mean", "add", "sub"])
 def test_every_sample_rounds_once(name):
     """Outputs and gradients within one ulp of the definition in float64."""
     testing.check_half(registry[name], device="cuda")
@@ -256,7 +256,7 @@ def test_layers_cast_nothing(dtype):
     """Neither forward nor backward; what counts and looks at half precision does not, either."""
     x, b = (on("cuda", *shape).to(dtype).requires_grad_() for shape in ((6, 8), (8,)))
     layer = nn.Linear(8, 8).to("cuda").to(dtype)
-    for run in (lambda: layer(x), lambda: F.dropout(x, 0.4), lambda: F.dropout(x.T, 0.4), lambda: x + b, lambda: x - b, lambda: x.sum(0), lambda: x.sum(),
+    for run in (lambda: layer(x), lambda: F.dropout(x, 0.4), lambda: F.dropout(x.T, 0.4), lambda: x + b, lambda: x - b, lambda: x.sum(0), lambda: x.sum(), lambda: x.sigmoid(), lambda: F.tanh(x),
                 lambda: x.mean(), lambda: F.max_pool1d(x, 2), lambda: F.adaptive_avg_pool1d(x, 1)):
         launched = []
         with launch_hook(lambda kernel, arguments, launched=launched: (launched.append(kernel.name), kernel.function(*arguments))):
