@@ -99,6 +99,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 def scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """`scatter` or `scatter_add` (`primitive`) of arguments as users give them; `src` may be a number."""
     have = x.array.layout
+    if not index_dtype(op, index).numel() and index.ndim != have.ndim:      # of any shape, as in PyTorch
+        return copy(x)
     at, a, partial = _per_element(op, x, dim, index)
     shape = at.array.layout.shape
     if not isinstance(src, Tensor):

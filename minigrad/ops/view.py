@@ -791,4 +791,4 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 METHODS = {"T": property(reverse_dims), "mT": property(matrix_transpose), "mH": property(matrix_transpose),
-           "H": property(t)}
+           "H": property(lambda input: matrix_transpose(input) if input.ndim == 1 else t(input))}

@@ -138,3 +138,12 @@ def test_a_list_of_indices_means_their_tuple():
         assert y.equal(z)
     assert x[[0, 2]].tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]] and x[[True, False, False]].shape == (1, 4)
     assert x[[[0, 1]] * 32].shape == (32, 2, 4)             # so many are no tuple
+
+
+def test_an_index_without_elements_has_any_shape():
+    x = mg.ones(2, 3, requires_grad=True)
+    none = mg.tensor([], dtype=mg.int64)
+    for y in (x.scatter(0, none, 5.0), x.scatter_add(1, none, mg.ones(0)), x.scatter_reduce(0, none, mg.ones(0), "sum"), x.detach().scatter_(0, none, 2.0)):
+        assert y.tolist() == x.tolist()
+    x.scatter(0, none, 5.0).sum().backward()
+    assert x.grad.tolist() == [[1.0] * 3] * 2

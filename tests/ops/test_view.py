@@ -36,3 +36,10 @@ def test_memory_read_as_another_dtype():
                               *[(lambda wrong=wrong: x.view(wrong), TypeError, r"\[(view|index)\]") for wrong in (None, 3.5, "S", mg.ones(2), complex)]):
         with pytest.raises(error, match=text):
             call()
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3, 4)])
+def test_h_is_the_transpose_of_a_matrix(shape):
+    assert mg.ones(2, 3).H.shape == (3, 2) and mg.ones(()).H.shape == ()
+    with pytest.raises(RuntimeError, match="dimensions"):
+        _ = mg.ones(shape).H
