@@ -112,6 +112,32 @@ def test_a_scaled_step_agrees_with_the_cpu(dtype):
     assert losses["cuda"][-1] < 0.8 * losses["cuda"][0]
 
 
+@pytest.mark.parametrize("half", [True, False], ids=["half", "autocast"])
+def test_captured_steps_have_the_bits_of_eager_ones(half):
+    """Convolution, pool, dropout, a recurrent layer, clipping: of parameters of half precision, and under autocast."""
+    x, y, made = on("cuda", 8, 1, 8, 8), mg.arange(8, device="cuda") % 4, []
+    for wrap in (lambda step: step, mg.capture):
+        mg.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Sigmoid(), nn.MaxPool2d(2), nn.Dropout(0.2), nn.Flatten(),
+                            nn.Linear(64, 4)).to("cuda").to(mg.float16 if half else mg.float32)
+        rnn = nn.LSTM(8, 8, batch_first=True).to("cuda")
+        optimizer = optim.AdamW([*net.parameters(), *rnn.parameters()], lr=1e-2)
+
+        @wrap
+        def step(x, y, net=net, rnn=rnn, optimizer=optimizer):
+            optimizer.zero_grad()
+            with mg.autocast("cuda", enabled=not half):
+                loss = F.cross_entropy(net(x.half() if half else x), y) + (rnn(x[:, 0])[0].float() ** 2).mean()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+            optimizer.step()
+            return loss
+        losses = [step(x, y).item() for _ in range(4)]
+        made.append((losses, [p.float().numpy(force=True) for p in [*net.parameters(), *rnn.parameters()]]))
+    (eager, want), (captured, got) = made
+    assert eager == captured and len(set(eager)) == 4 and all((a == b).all() for a, b in zip(want, got, strict=True))
+
+
 def test_an_overflow_leaves_the_step_out():
     w = nn.Parameter(mg.ones(3, device="cuda"))
     optimizer, scaler = optim.SGD([w], lr=0.1), mg.amp.GradScaler("cuda", init_scale=2.0 ** 20)
