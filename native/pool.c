@@ -189,34 +189,75 @@ INLINE void max_vector(T *y, int64_t *index, const joined *of, const shapes *s, 
   for (int l = 0; l < n; l++) index[l] = (int64_t)rows[l] * s->in[2] + columns[l];
 }
 
-/* Windows of 2x2, two columns apart, by far the most usual: n <= VL outputs straight from their two rows of x, the
- * first window from element `at` of the plane on. Rows of outputs are short (14 of an image 28 wide), so that masked
- * loads and stores would stand in most of them: up to the ends of x and of the outputs of this piece of work whole
- * vectors are read and written, over the end of the row; the next row comes later. */
+/* ---- windows of 2x2, two rows and columns apart, by far the most usual ---- */
+
+static int twos(const shapes *s) {
+  for (int d = 1; d < 3; d++)
+    if (s->kernel[d] != 2 || s->stride[d] != 2 || s->padding[d] || s->dilation[d] != 1 || 2 * s->out[d] > s->in[d])
+      return 0;
+  return s->kernel[0] == 1 && s->stride[0] == 1 && !s->padding[0];
+}
+
+/* Outputs that go side by side: `count` <= HALF of a row, from output `to` on; the first window begins at element `at`
+ * of its plane, x points to it. Rows of outputs are short (7 of an image 14 wide), so that a vector takes two units,
+ * and masked loads and stores would stand in most of them: up to the ends of x and of the outputs of this piece of work
+ * whole units are read and written, over the end of the row; the next row comes later. */
+enum { HALF = VL / 2 };
+typedef struct { const T *x; int64_t at, to; int count; } unit;
+
 typedef struct { V value; VM at; } Best;
 INLINE Best best_of(Best a, Best b) {
   const VM better = (b.value > a.value) | (b.value != b.value);
   return (Best){vselect(better, b.value, a.value), (better & b.at) | (~better & a.at)};
 }
-INLINE Best every_other(const T *p, const T *end, int n, TI at) {
-  const int count = 2 * n - 1;
-  const V low = p + 2 * VL <= end ? vload(p) : vload_n(p, MIN(count, VL));
-  const V high = p + 2 * VL <= end ? vload(p + VL) : vload_n(p + VL, MAX(count - VL, 0));
-  return (Best){(V)veven((VM)low, (VM)high), at - (VM){0}};
+/* The best of each two columns of a row */
+INLINE Best best_of_row(const unit *u, int64_t down, const T *end) {
+  V v[2];
+  UNROLL
+  for (int h = 0; h < 2; h++) {
+    const T *p = u[h].x + down;
+    v[h] = p + VL <= end ? vload(p) : vload_n(p, 2 * u[h].count);
+  }
+  return best_of((Best){(V)veven((VM)v[0], (VM)v[1]), (TI)down - (VM){0}},
+                 (Best){(V)vodd((VM)v[0], (VM)v[1]), (TI)(down + 1) - (VM){0}});
 }
-INLINE void max_2x2(T *y, int64_t *index, const T *x, const T *end, int64_t at, int64_t width, int n, int whole) {
-  const T *upper = x + at, *lower = upper + width;
-  const TI down = (TI)width;
-  const Best best = best_of(best_of(every_other(upper, end, n, 0), every_other(upper + 1, end, n, 1)),
-                            best_of(every_other(lower, end, n, down), every_other(lower + 1, end, n, down + 1)));
-  int64_t places[VBYTES / sizeof(T)];
-  for (int l = 0; l < VL; l++) places[l] = at + 2 * l + best.at[l];
-  if (whole) {
-    vstore(y, best.value);
-    memcpy(index, places, sizeof places);
-  } else {
-    vstore_n(y, best.value, n);
-    for (int l = 0; l < n; l++) index[l] = places[l];
+/* end: of x; last: the end of the outputs */
+INLINE void max_units(const job *j, const unit *u, const T *end, int64_t last) {
+  typedef struct { T value[HALF]; } half;
+  const Best best = best_of(best_of_row(u, 0, end), best_of_row(u, j->s.in[2], end));
+  UNROLL
+  for (int h = 0; h < 2; h++) {
+    T *y = j->y + u[h].to;
+    int64_t *index = j->index + u[h].to;
+    const int count = u[h].to + HALF <= last ? HALF : u[h].count;
+    if (count == HALF) {
+      memcpy(y, (const char *)&best.value + h * sizeof(half), sizeof(half));
+      for (int l = 0; l < HALF; l++) index[l] = u[h].at + 2 * l + best.at[h * HALF + l];
+    } else {
+      for (int l = 0; l < count; l++) y[l] = best.value[h * HALF + l];
+      for (int l = 0; l < count; l++) index[l] = u[h].at + 2 * l + best.at[h * HALF + l];
+    }
+  }
+}
+
+static void max_twos(void *context, int64_t begin, int64_t end) {
+  const job *j = context;
+  const shapes s = j->s;
+  const int64_t size = volume(s.in), last = end * volume(s.out);
+  const T *x = j->x + begin * size, *x_end = j->x + s.planes * size;
+  for (int64_t to = begin * volume(s.out), a = 0, b = 0, o = 0; to < last;) {
+    unit u[2] = {{0}, {x_end, 0, last, 0}};
+    for (int h = 0; h < 2 && to < last; h++) {
+      const int64_t at = (a * s.in[1] + 2 * b) * s.in[2] + 2 * o;
+      u[h] = (unit){x + at, at, to, (int)MIN(HALF, s.out[2] - o)};
+      to += u[h].count;
+      if ((o += HALF) < s.out[2]) continue;
+      o = 0;
+      if (++b < s.out[1]) continue;
+      b = 0;
+      if (++a == s.out[0]) a = 0, x += size;
+    }
+    max_units(j, u, x_end, last);
   }
 }
 
@@ -226,8 +267,7 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
   const int64_t width = s.in[2], size = volume(s.in), columns = s.out[2], stride = s.stride[2];
   const int64_t reach = s.dilation[2] * (s.kernel[2] - 1) + 1, room = width + 2 * VL;   /* as far as max_vector reads */
   const joined of = {mg_scratch(0, (size_t)room * sizeof(T)), mg_scratch(1, (size_t)room * sizeof(TI))};
-  const T *x_end = j->x + s.planes * size;
-  T *y = j->y + begin * volume(s.out), *y_end = j->y + end * volume(s.out);
+  T *y = j->y + begin * volume(s.out);
   int64_t *index = j->index + begin * volume(s.out);
   table *t = tables();
   if (!of.best || !of.origin || !t) return;
@@ -238,8 +278,6 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
     last = MIN(columns, (width + s.padding[2] - reach) / stride + 1);
     if (last <= first) first = last = 0;
   }
-  const int twos = last - first == columns && s.kernel[1] == 2 && s.kernel[2] == 2 && stride == 2 &&
-                   s.dilation[1] == 1 && s.dilation[2] == 1;
   for (int64_t p = begin; p < end; p++)
     for (int64_t a = 0; a < s.out[0]; a++)
       for (int64_t b = 0; b < s.out[1]; b++, y += columns, index += columns) {
@@ -247,13 +285,6 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
         const span deep = {t[0].begin[at_a], t[0].end[at_a]}, high = {t[1].begin[at_b], t[1].end[at_b]};
         if (deep.begin >= deep.end || high.begin >= high.end) {
           for (int64_t o = 0; o < columns; o++) y[o] = -INFINITY, index[o] = -1;
-          continue;
-        }
-        if (twos && high.end - high.begin == 2 && deep.end - deep.begin == 1) {
-          const int64_t row = deep.begin * s.in[1] + high.begin;
-          for (int64_t o = 0; o < columns; o += VL)
-            max_2x2(y + o, index + o, j->x + p * size, x_end, row * width + 2 * o, width, (int)MIN(VL, columns - o),
-                    y + o + VL <= y_end);
           continue;
         }
         join_rows(&of, &s, j->x + p * size, deep, high);
@@ -273,7 +304,7 @@ void FN(max_pool_forward)(T *y, int64_t *index, const T *x, const int64_t *geome
   j.y = y;
   j.x = x;
   j.index = index;
-  over_planes(&j, max_planes);
+  over_planes(&j, twos(&j.s) ? max_twos : max_planes);
 }
 
 static void max_back(void *context, int64_t begin, int64_t end) {

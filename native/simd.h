@@ -14,7 +14,7 @@
  *   V  vload(p)  vstore(p, v)               unaligned, VL elements
  *      vstream(p, v)  vstreamed()           past the caches; p aligned
  *   V  vload_n(p, n)  vstore_n(p, v, n)     the first n (0..VL) elements; the rest reads as 0, is not written
- *   VM veven(a, b)                          every second lane of a, then of b
+ *   VM veven(a, b)  vodd(a, b)              every second lane of a, then of b
  *      vload_columns(t, p, stride)         t[q], q < VL: column q of VL rows, a block transposed
  *   V  vset(s)   vzero()   vfma(a, b, c) = a * b + c   (two roundings at the baseline level)
  *   V  vmax  vmin (NaN in either operand gives NaN)   vsqrt  vabs  vselect(mask, a, b)   mask: VM, from a < b ...
@@ -153,20 +153,23 @@ static inline void vstream(T *p, V v) { vstore(p, v); }
 static inline void vstreamed(void) {}
 #endif
 
-/* Lanes 0, 2, 4, ... of a, then those of b. */
+/* Lanes 0, 2, 4, ... (or 1, 3, 5, ...) of a, then those of b. */
 #if defined(MG_LEVEL_avx512) && TYPE_IS == 1
-#define EVEN_ 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define EVERY_OTHER_(o) \
+  o, 2 + o, 4 + o, 6 + o, 8 + o, 10 + o, 12 + o, 14 + o, 16 + o, 18 + o, 20 + o, 22 + o, 24 + o, 26 + o, 28 + o, 30 + o
 #elif defined(MG_LEVEL_avx512) || (defined(MG_LEVEL_avx2) && TYPE_IS == 1)
-#define EVEN_ 0, 2, 4, 6, 8, 10, 12, 14
+#define EVERY_OTHER_(o) o, 2 + o, 4 + o, 6 + o, 8 + o, 10 + o, 12 + o, 14 + o
 #elif defined(MG_LEVEL_avx2) || TYPE_IS == 1
-#define EVEN_ 0, 2, 4, 6
+#define EVERY_OTHER_(o) o, 2 + o, 4 + o, 6 + o
 #else
-#define EVEN_ 0, 2
+#define EVERY_OTHER_(o) o, 2 + o
 #endif
 #if defined(__clang__)
-static inline VM veven(VM a, VM b) { return __builtin_shufflevector(a, b, EVEN_); }
+static inline VM veven(VM a, VM b) { return __builtin_shufflevector(a, b, EVERY_OTHER_(0)); }
+static inline VM vodd(VM a, VM b) { return __builtin_shufflevector(a, b, EVERY_OTHER_(1)); }
 #else
-static inline VM veven(VM a, VM b) { return __builtin_shuffle(a, b, (VM){EVEN_}); }
+static inline VM veven(VM a, VM b) { return __builtin_shuffle(a, b, (VM){EVERY_OTHER_(0)}); }
+static inline VM vodd(VM a, VM b) { return __builtin_shuffle(a, b, (VM){EVERY_OTHER_(1)}); }
 #endif
 
 /* vlower_: a < b ? a : b, vupper_: a > b ? a : b; so a NaN in b stays. One instruction on x86. */
