@@ -282,7 +282,7 @@ class RelaxedOneHotCategorical(_Relaxed):
 class _Counted(Binary):
     """What `Binomial` and `NegativeBinomial` share: `total_count`, and a probability or its logits."""
 
-    def __init__(self, total_count: Any, probs: Any = None, logits: Any = None,
+    def __init__(self, total_count: Any = 1, probs: Any = None, logits: Any = None,
                  validate_args: bool | None = None) -> None:
         self.total_count: Tensor = total_count
         super().__init__(probs, logits, validate_args)

@@ -447,6 +447,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     if a.array.layout.shape[-2] != b.array.layout.shape[-2]:
         fail("linalg.lstsq", "A (*, m, n) and B (*, m, k) must have the same m", [A.array.layout, B.array.layout])
     m, n = a.array.layout.shape[-2:]
+    rcond = None if driver == "gels" else rcond             # it takes A for a matrix of full rank
     solution = matmul(pinv(a, rtol=rcond), b)
     nothing = zeros_on((0,), a.array.layout)
     values = svdvals(a) if driver in ("gelsd", "gelss") else nothing

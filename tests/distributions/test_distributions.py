@@ -463,4 +463,5 @@ def test_modes_at_the_edges_and_numbers_as_values():
     mode = D.Dirichlet(a).mode
     np.testing.assert_allclose(mode.detach().numpy(), [[2 / 3, 1 / 3, 0], [1, 0, 0], [np.nan] * 3], rtol=1e-6)      # of a uniform one: none
     assert np.isfinite(mg.autograd.grad(mode[:2].sum(), a)[0].numpy()[:2]).all()
+    assert D.Binomial(probs=mg.tensor(0.25)).mean.item() == 0.25
     assert D.Gamma(2.0, 1.0).log_prob(1).item() == -1 and D.Chi2(mg.tensor(4.0)).log_prob(2).shape == ()

@@ -194,7 +194,7 @@ def test_lists_that_contain_themselves_are_refused(first):
             deep = (deep,)
         with pytest.raises(ValueError, match="\\[tensor\\]"):
             mg.tensor(deep)
-    for make in (mg.tensor, mg.as_tensor, mg.asarray, mg.Tensor, lambda values: mg.zeros(2).copy_(values), lambda values: mg.ones(3)[values]):
+    for make in (mg.tensor, mg.as_tensor, mg.asarray, mg.Tensor, lambda values: mg.zeros(2).copy_(values), lambda values: mg.ones(3)[values,]):
         with pytest.raises(ValueError, match="\\[tensor\\]"):
             make(data)
 
