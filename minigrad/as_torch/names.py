@@ -35,7 +35,14 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.cuda.amp.*": (".as_torch.cuda_amp",),
     "torch.cuda.random": (".as_torch.cuda", ".cuda"),
     "torch.distributed": (".as_torch.distributed", ".distributed"),
-    "torch.distributions.*": (".distributions",),
+    "torch.distributions": (".distributions",),
+    **{f"torch.distributions.{name}": (".distributions",) for name in (
+        "bernoulli beta binomial categorical cauchy chi2 constraint_registry continuous_bernoulli dirichlet"
+        " distribution exp_family exponential fishersnedecor gamma generalized_pareto geometric gumbel half_cauchy"
+        " half_normal independent inverse_gamma kl kumaraswamy laplace lkj_cholesky log_normal logistic_normal"
+        " lowrank_multivariate_normal mixture_same_family multinomial multivariate_normal negative_binomial normal"
+        " one_hot_categorical pareto poisson relaxed_bernoulli relaxed_categorical studentT transformed_distribution"
+        " uniform von_mises weibull wishart").split()},
     "torch.distributions.constraints": (".distributions.constraints",),
     "torch.distributions.utils": (".as_torch.small _standard_normal clamp_probs lazy_property logits_to_probs"
                                   " probs_to_logits", ".distributions.distribution"),

@@ -152,7 +152,7 @@ class Hookable:
     forward: Callable[..., Any]
 
     _hooked = False
-    _forward_pre_hooks = _forward_hooks = _backward_pre_hooks = _backward_hooks = _NONE
+    _forward_pre_hooks = _forward_hooks = _backward_pre_hooks = _backward_hooks = _hook_options = _NONE
     _state_dict_pre_hooks = _state_dict_hooks = _load_state_dict_pre_hooks = _load_state_dict_post_hooks = _NONE
 
     def _hook_table(self, name: str) -> dict[int, Any]:
@@ -161,9 +161,12 @@ class Hookable:
             self.__dict__[name] = OrderedDict()
         return self.__dict__[name]
 
-    def _add_call_hook(self, name: str, entry: Any, prepend: bool) -> RemovableHandle:
+    def _add_call_hook(self, name: str, hook: Any, prepend: bool, *options: bool) -> RemovableHandle:
         self.__dict__["_hooked"] = True
-        return _register(self._hook_table(name), entry, prepend)
+        handle = _register(self._hook_table(name), hook, prepend)
+        if any(options):
+            self._hook_table("_hook_options")[handle.id] = options
+        return handle
 
     def register_forward_pre_hook(self, hook: Callable, *, prepend: bool = False,
                                   with_kwargs: bool = False) -> RemovableHandle:
@@ -171,7 +174,7 @@ class Hookable:
 
         It returns None, or new args, or with `with_kwargs` the pair (args, kwargs). `prepend`: before the other hooks.
         """
-        return self._add_call_hook("_forward_pre_hooks", (hook, with_kwargs), prepend)
+        return self._add_call_hook("_forward_pre_hooks", hook, prepend, with_kwargs)
 
     def register_forward_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False,
                               always_call: bool = False) -> RemovableHandle:
@@ -179,7 +182,7 @@ class Hookable:
 
         `always_call`: also when the call raises.
         """
-        return self._add_call_hook("_forward_hooks", (hook, with_kwargs, always_call), prepend)
+        return self._add_call_hook("_forward_hooks", hook, prepend, with_kwargs, always_call)
 
     def register_full_backward_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Adds `hook(module, grad_output)`, called before the module's backward; returns None or a grad_output."""
@@ -216,7 +219,9 @@ class Hookable:
     def _call_hooked(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """What `Module.__call__` does where there are hooks."""
         result, ran = None, set()
-        forward_hooks = [*_global_forward_hooks.items(), *self._forward_hooks.items()]
+        own = self._hook_options
+        forward_hooks = [(key, *hook) for key, hook in _global_forward_hooks.items()]
+        forward_hooks += [(key, hook, *own.get(key, (False, False))) for key, hook in self._forward_hooks.items()]
         try:
             args, kwargs = self._run_pre_hooks(args, kwargs)
             pre = [*_global_backward_pre_hooks.values(), *self._backward_pre_hooks.values()]
@@ -225,14 +230,14 @@ class Hookable:
             if backward:
                 args = backward.inputs(args)
             result = self.forward(*args, **kwargs)
-            for key, (hook, with_kwargs, _) in forward_hooks:
+            for key, hook, with_kwargs, _ in forward_hooks:
                 ran.add(key)
                 changed = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
                 if changed is not None:
                     result = changed
             return backward.outputs(result) if backward else result
         except Exception:
-            for key, (hook, with_kwargs, always) in forward_hooks:
+            for key, hook, with_kwargs, always in forward_hooks:
                 if always and key not in ran:
                     try:
                         changed = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
@@ -244,7 +249,8 @@ class Hookable:
 
     def _run_pre_hooks(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """The arguments of `forward`, as the pre-hooks leave them."""
-        for hook, with_kwargs in [*_global_forward_pre_hooks.values(), *self._forward_pre_hooks.values()]:
+        own = [(hook, self._hook_options.get(key, (False,))[0]) for key, hook in self._forward_pre_hooks.items()]
+        for hook, with_kwargs in [*_global_forward_pre_hooks.values(), *own]:
             changed = hook(self, args, kwargs) if with_kwargs else hook(self, args)
             if changed is None:
                 continue

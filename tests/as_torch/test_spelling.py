@@ -535,3 +535,12 @@ def test_methods_in_place_keep_what_their_derivatives_need(door):
         for change in (lambda t, name=name, args=args: getattr(t.clone(), name)(*args), lambda t, name=name, args=args: getattr(t, name[:-1])(*args)):
             change(x).sum().backward()
         assert mg.equal(x.grad, 2 * mg.autograd.grad(getattr(x, name[:-1])(*args).sum(), x)[0])
+
+
+def test_modules_of_distributions_are_attributes(door):
+    """Of PyTorch's package all modules are there after `import torch`."""
+    d = door.distributions
+    assert d.normal.Normal is d.Normal and d.multivariate_normal.MultivariateNormal is d.MultivariateNormal and d.kl.kl_divergence is d.kl_divergence
+    assert d.categorical.Categorical is d.Categorical and d.transforms.ExpTransform is d.ExpTransform
+    from torch.distributions.gamma import Gamma
+    assert Gamma is d.Gamma

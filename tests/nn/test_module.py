@@ -508,3 +508,12 @@ def test_hooks_of_members(kind, replaces):
         handle.remove()
     nn.Linear(2, 2)
     assert len(seen) == 4
+
+
+def test_hook_tables_hold_the_hooks():
+    """As PyTorch's do: programs look up their own in them."""
+    m, hooks = nn.Linear(2, 2), [lambda mod, args: None, lambda mod, args, kwargs, out: out * 2]
+    m.register_forward_pre_hook(hooks[0]), m.register_forward_hook(hooks[1], with_kwargs=True)
+    assert list(m._forward_pre_hooks.values()) == hooks[:1] and list(m._forward_hooks.values()) == hooks[1:]
+    x = mg.ones(1, 2)
+    assert mg.equal(copy.deepcopy(m)(x), 2 * m.forward(x)) and mg.equal(m(x), 2 * m.forward(x))

@@ -70,7 +70,7 @@ class _Hook:
     @classmethod
     def on(cls, module: Module, name: str) -> Any:
         """(key, hook) of this kind for a name, or None."""
-        return next(((k, h) for k, (h, _) in module._forward_pre_hooks.items()
+        return next(((k, h) for k, h in module._forward_pre_hooks.items()
                      if isinstance(h, cls) and h.name == name), None)
 
     @classmethod
