@@ -12,6 +12,17 @@
 #define NOINLINE static __attribute__((noinline, noclone))
 #endif
 
+/* MG_SMALL: is this file compiled for little code? A TEMPLATE is INLINE, for a large body; but where MG_SMALL it is
+ * compiled once, and its flags are read at run time. */
+#ifndef MG_SMALL
+#define MG_SMALL 0
+#endif
+#if MG_SMALL
+#define TEMPLATE NOINLINE
+#else
+#define TEMPLATE INLINE
+#endif
+
 /* UNROLL: before a loop of constant length whose variables must be registers, not memory.
  * INDEPENDENT: before a loop whose iterations do not depend on each other: the compiler may vectorise it without asking
  * whether its arrays overlap. (They may be the same array.) */

@@ -137,7 +137,13 @@ typedef void tile_fn(int64_t k, const T *a, int64_t across, int64_t along, const
 // clang-format off
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(1, 3) TILE(2, 3)
 TILE(1, 4) TILE(2, 4)
+#if MG_SMALL
+#define ROW_VECTORS 4                    /* of a strip, where there is one row */
+#define tile_1x8_far tile_1x4
+#else
+#define ROW_VECTORS 8
 TILE(1, 5) TILE(1, 6) TILE(1, 7) TILE(1, 8) TILE_(tile_1x8_far, 1, 8, 1)
+#endif
 #if GEMM_ROWS >= 6
 TILE(5, 1) TILE(6, 1) TILE(5, 2) TILE(6, 2)
 #endif
@@ -165,7 +171,9 @@ static tile_fn *const tiles[9][GEMM_ROWS] = {       /* [S][R - 1] */
   [3] = {tile_1x3, tile_2x3, tile_3x3, tile_4x3, tile_5x3, tile_6x3},
   [4] = {tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4},
 #endif
+#if !MG_SMALL
   [5] = {tile_1x5}, [6] = {tile_1x6}, [7] = {tile_1x7}, [8] = {tile_1x8},
+#endif
 };
 // clang-format on
 
@@ -284,9 +292,14 @@ INLINE void few_rows(const int R, const int S, int64_t m, int64_t n, int64_t k, 
 typedef void few_fn(int64_t m, int64_t n, int64_t k, const T *a, int64_t ars, int64_t acs, const T *b, int64_t bcs,
                     T *c, int64_t crs, int add, const T *bias);
 FEW(1, 1)
+FEW(4, 1)
+#if MG_SMALL
+#define few_1x2 few_1x1
+#define few_2x1 few_4x1
+#else
 FEW(1, 2)
 FEW(2, 1)
-FEW(4, 1)
+#endif
 #if GEMM_ROWS == 14
 #define FEW_ROWS 8                       /* as many as the registers hold beside a block of b */
 FEW(8, 1)
@@ -332,7 +345,7 @@ static void multiply(void *context, int64_t begin, int64_t end) {
       const T *b = x->b + j * x->bcs, *bias = x->bias ? x->bias + j : 0, *next_b = 0;
       int64_t down = x->brs;
       if (x->few) {
-        const int pair = x->m == 1 && S == 2;
+        const int pair = !MG_SMALL && x->m == 1 && S == 2;
         for (int s = 0; s < S; s += pair ? 2 : 1)
           (pair ? few_1x2 : few[x->m])(x->m, x->n - j - s * VL, x->k, x->a, x->ars, x->acs, b + s * VL * x->bcs,
                                        x->bcs, x->c + j + s * VL, x->crs, x->add, bias ? bias + s * VL : 0);
@@ -454,7 +467,7 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
   x.pack_b = m >= 128 && (far || split);
   x.fetch = bytes_b > 5e5;
   if (x.few) x.S = 2;
-  else if (m == 1) x.S = 8;
+  else if (m == 1) x.S = ROW_VECTORS;
   else x.S = n > 2 * VL && (m <= GEMM_WIDE_ROWS || (GEMM_WIDE_ROWS > 2 && !pack_a)) ? 4 : 2;
   int64_t tallest = x.S == 2 ? GEMM_ROWS : x.S == 4 ? GEMM_WIDE_ROWS : 1;
   /* rows of an unpacked a that pass over a strip together */

@@ -23,7 +23,7 @@
 #define GEMM_STRIP (2 * VL)              /* columns of a packed strip of b, for callers that pack once */
 
 /* c[rows, vectors * VL] (row stride crs) = (add ? c : 0) + a b + bias over k steps: 1 to GEMM_ROWS rows with 1 or 2
- * vectors, to GEMM_WIDE_ROWS with 3 or 4, one row with up to 8. a: element (i, p) at i * across + p * along. b: row p
+ * vectors, to GEMM_WIDE_ROWS with 3 or 4, one row with up to 8, or 4 where MG_SMALL. a: element (i, p) at i * across + p * along. b: row p
  * at p * down, columns adjacent, whole vectors readable (with AVX-512 only what is valid is read). The last vector has
  * `tail` valid columns (1..VL). bias: one value per column, or null. One chain of multiply-adds from 0 per element;
  * strides in elements. */

@@ -45,7 +45,7 @@ static inline int streams_runs(int64_t size, int64_t n) {
 }
 /* store_n, past the caches if `stream` */
 INLINE void put_n(T *p, V v, int n, int stream) {
-  if (stream) vstream(p, v);
+  if (STREAMS && stream) vstream(p, v);
   else store_n(p, v, n);
 }
 
@@ -94,16 +94,25 @@ INLINE T largest(V v) {
     for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
     if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
   } while (0)
+/* The same sums from a body that is compiled twice, not five times: for those so long that the chain's number may be a
+ * variable. */
+#define EACH_VECTOR_4_LONG(j, u, k, n, ...) do { \
+    const int64_t chains_ = (n) / (4 * VL) * (4 * VL); \
+    int64_t j = 0; \
+    for (; j + VL <= (n); j += VL) { const int k = VL, u = j < chains_ ? (int)(j / VL) & 3 : 0; __VA_ARGS__ } \
+    const int u = 0; \
+    if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
+  } while (0)
 #define EACH_VECTOR_2(...) EACH_VECTOR_OF(2, __VA_ARGS__)
 #define EACH_VECTOR_4(...) EACH_VECTOR_OF(4, __VA_ARGS__)
 
 /* The body for runs [i, i + count) of the n results at p: whether they may be stored past the caches, and are whole
  * vectors at multiples of VBYTES then. If not `stream`, one run; else the ends of the row are runs of their own. */
 #define EACH_RUN(i, count, past, p, n, stream, ...) do { \
-    const int64_t head_ = (stream) ? MIN(n, (int64_t)(-(uintptr_t)(p) % VBYTES / sizeof(T))) : (n); \
+    const int64_t head_ = STREAMS && (stream) ? MIN(n, (int64_t)(-(uintptr_t)(p) % VBYTES / sizeof(T))) : (n); \
     const int64_t ends_[] = {head_, head_ + ((n) - head_) / VL * VL, n}; \
     int64_t i = 0; \
-    if (stream) __builtin_prefetch((p) + 2 * (n) - 1, 1); \
+    if (STREAMS && (stream)) __builtin_prefetch((p) + 2 * (n) - 1, 1); \
     for (int past_ = 0; i < (n); i = ends_[past_++]) { \
       const int64_t count = ends_[past_] - i; \
       const int past = past_ == 1; \
@@ -111,7 +120,8 @@ INLINE T largest(V v) {
     } \
   } while (0)
 
-/* A loop over R rows side by side: R is a constant, and what each row has is in registers. */
+/* A loop over R rows side by side: R is a constant, and what each row has is in registers. At most SOME_ROWS go so. */
+#define SOME_ROWS (MG_SMALL ? 1 : 4)
 #define EACH_ROW(r) UNROLL for (int r = 0; r < R; r++)
 /* A loop over W vectors of one row, side by side: W is a constant, and what each vector has is in registers. */
 #define EACH_PART(w) UNROLL for (int w = 0; w < W; w++)

@@ -30,17 +30,9 @@ INLINE V softplus_(V x) { return vlog1p(vexp(-vabs(x))) + vmax(x, vzero()); }
 INLINE V log_or_100(V log) { return vmax(log, vset(-100)); }
 
 /* f at vector i of k elements */
-INLINE V value(const loss_args *a, int64_t i, const int k, const what of) {
-  const V x = load_n(a->x + i, k), t = load_n(a->target + i, k), d = x - t;
+TEMPLATE V entropy(const loss_args *a, int64_t i, const int k, const what of) {
+  const V x = load_n(a->x + i, k), t = load_n(a->target + i, k);
   V loss;
-  if (of == MSE) return d * d;
-  if (of == L1) return vabs(d);
-  if (of == HUBER) {
-    const T delta = (T)a->delta;
-    const V square = vset((T)(0.5 * a->scale)) * d * d;
-    return vselect((VM)(vabs(d) < vset(delta)), square,
-                   vset((T)(a->scale * a->delta)) * (vabs(d) - vset((T)0.5 * delta)));
-  }
   if (of == BCE) loss = (t - 1) * log_or_100(vlog1p(-x)) - t * log_or_100(vlog(x));
   else {
     const V positive = a->pos_weight ? 1 + (load_n(a->pos_weight + i, k) - 1) * t : vset(1);
@@ -48,29 +40,49 @@ INLINE V value(const loss_args *a, int64_t i, const int k, const what of) {
   }
   return a->weight ? loss * load_n(a->weight + i, k) : loss;
 }
+INLINE V value(const loss_args *a, int64_t i, const int k, const what of) {
+  if (of >= BCE) return entropy(a, i, k, of);
+  const V x = load_n(a->x + i, k), t = load_n(a->target + i, k), d = x - t;
+  if (of == MSE) return d * d;
+  if (of == L1) return vabs(d);
+  const T delta = (T)a->delta;
+  const V square = vset((T)(0.5 * a->scale)) * d * d;
+  return vselect((VM)(vabs(d) < vset(delta)), square,
+                 vset((T)(a->scale * a->delta)) * (vabs(d) - vset((T)0.5 * delta)));
+}
 
 /* df/dx and df/dtarget, times g */
-INLINE V slope(const loss_args *a, int64_t i, const int k, V g, const what of, const int by_target) {
-  const V x = load_n(a->x + i, k), t = load_n(a->target + i, k), d = x - t;
-  if (of == MSE) return by_target ? g * -2 * d : g * 2 * d;
-  if (of == L1 || of == HUBER) {
-    V s;
-    if (of == L1) s = vselect((VM)(d > 0), vset(1), vselect((VM)(d < 0), vset(-1), d));
-    else {
-      const V delta = vset((T)a->delta);
-      s = vset((T)a->scale) * vmin(vmax(d, -delta), delta);
-    }
-    return by_target ? -g * s : g * s;
-  }
+TEMPLATE V entropy_slope(const loss_args *a, int64_t i, const int k, V g, const what of, const int by_target) {
+  const V x = load_n(a->x + i, k), t = load_n(a->target + i, k);
   if (a->weight) g = g * load_n(a->weight + i, k);
   if (of == BCE) {
     if (by_target) return g * (log_or_100(vlog1p(-x)) - log_or_100(vlog(x)));
-    return g * d / vmax((1 - x) * x, vset(F(1e-12)));
+    return g * (x - t) / vmax((1 - x) * x, vset(F(1e-12)));
   }
   if (by_target) return g * (a->pos_weight ? load_n(a->pos_weight + i, k) * softplus_(-x) - softplus_(x) : -x);
   if (!a->pos_weight) return g * (vsigmoid(x) - t);
   const V pt = load_n(a->pos_weight + i, k) * t;
   return g * ((pt + 1 - t) * vsigmoid(x) - pt);
+}
+INLINE V slope(const loss_args *a, int64_t i, const int k, V g, const what of, const int by_target) {
+  if (of >= BCE) return entropy_slope(a, i, k, g, of, by_target);
+  const V x = load_n(a->x + i, k), t = load_n(a->target + i, k), d = x - t;
+  if (of == MSE) return by_target ? g * -2 * d : g * 2 * d;
+  V s;
+  if (of == L1) s = vselect((VM)(d > 0), vset(1), vselect((VM)(d < 0), vset(-1), d));
+  else {
+    const V delta = vset((T)a->delta);
+    s = vset((T)a->scale) * vmin(vmax(d, -delta), delta);
+  }
+  return by_target ? -g * s : g * s;
+}
+
+/* The sum of a block. Logarithms take so long that they are not written out for each chain. */
+INLINE double block_sum(const loss_args *a, int64_t b, int64_t n, const what of) {
+  V s[4] = {vzero(), vzero(), vzero(), vzero()};
+  if (of >= BCE) EACH_VECTOR_4_LONG(i, u, k, n, s[u] += keep(value(a, b + i, k, of), k););
+  else EACH_VECTOR_4(i, u, k, n, s[u] += keep(value(a, b + i, k, of), k););
+  return vsum((s[0] + s[1]) + (s[2] + s[3]));
 }
 
 INLINE void forward(const loss_args *a, int64_t begin, int64_t end, const what of) {
@@ -81,11 +93,8 @@ INLINE void forward(const loss_args *a, int64_t begin, int64_t end, const what o
   for (int64_t c = begin; c < end; c++) {
     const int64_t first = c * a->chunk, last = MIN(first + a->chunk, a->n);
     double sum = 0;
-    for (int64_t b = first; b < last; b += BLOCK_ELEMENTS) {
-      V s[4] = {vzero(), vzero(), vzero(), vzero()};
-      EACH_VECTOR_4(i, u, k, MIN(BLOCK_ELEMENTS, last - b), s[u] += keep(value(a, b + i, k, of), k););
-      sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
-    }
+    for (int64_t b = first; b < last; b += BLOCK_ELEMENTS)
+      sum += block_sum(a, b, MIN(BLOCK_ELEMENTS, last - b), of);
     a->partial[c] = (T)sum;
   }
 }

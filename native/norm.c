@@ -21,6 +21,11 @@
 
 #if IS_REAL
 
+#if MG_SMALL                         /* R is 1, but a TEMPLATE does not know it */
+#undef EACH_ROW
+#define EACH_ROW(r) for (int r = 0; r < 1; r++)
+#endif
+
 /* ---- the plain loop, for sets whose squares leave the range of T ---- */
 #if TYPE_IS == 1
 typedef double Wide;
@@ -124,8 +129,8 @@ INLINE T sum_of(const V *chains) { return vsum(chains[0] + chains[1]); }
 
 /* mean (0 unless `centred`) and rstd of R rows, broadcast, from their distances from shift. These add up to what shift
  * is off by. Returns a bit for each row whose shift is so far off that its variance lost digits. */
-INLINE int moments_from(V *mean, V *rstd, const V *shift, const T *x, int64_t n, double eps, const int R,
-                        const int centred) {
+TEMPLATE int moments_from(V *mean, V *rstd, const V *shift, const T *x, int64_t n, double eps, const int R,
+                          const int centred) {
   double sum[4] = {0}, squares[4] = {0};
   V s[4][2], q[4][2];
   int far = 0;
@@ -153,7 +158,7 @@ INLINE void moments_of_rows(V *mean, V *rstd, const T *x, int64_t n, double eps,
     EACH_VECTOR(j, k, few, EACH_ROW(r) shift[r] += load_n(x + r * n + j, k););
     EACH_ROW(r) shift[r] = vset(vsum(shift[r]) / (T)few);
   }
-  const int far = R == 1 && centred ? moments_from_1(mean, rstd, shift[0], x, n, eps) :
+  const int far = !MG_SMALL && R == 1 && centred ? moments_from_1(mean, rstd, shift[0], x, n, eps) :
                                       moments_from(mean, rstd, shift, x, n, eps, R, centred);
   for (int r = 0; far >> r; r++)
     if (far >> r & 1) moments_from_1(mean + r, rstd + r, mean[r], x + r * n, n, eps);
@@ -172,7 +177,8 @@ NOINLINE void squares_1(V *mean, V *rstd, const T *x, int64_t n, double eps) {
 }
 INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int far,
                     const int centred) {
-  if (R == 4 && !far) (centred ? moments_4 : squares_4)(mean, rstd, x, n, eps);
+  if (MG_SMALL) moments_of_rows(mean, rstd, x, n, eps, 1, centred);
+  else if (R == 4 && !far) (centred ? moments_4 : squares_4)(mean, rstd, x, n, eps);
   else EACH_ROW(r) (centred ? moments_1 : squares_1)(mean + r, rstd + r, x + r * n, n, eps);
 }
 
@@ -194,7 +200,7 @@ typedef struct {
   int stream;                  /* is y stored past the caches? */
 } layer_norm_args;
 
-INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, const int far, const int centred) {
+TEMPLATE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, const int far, const int centred) {
   const int64_t n = a->n;
   const T *x = a->x + row * n;
   T *y = a->y + row * n;
@@ -219,12 +225,13 @@ INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, 
                     (set){n, n, 0, 1}, a->eps, centred);
 }
 
-INLINE void layer_norm_all(const layer_norm_args *a, int64_t row, int64_t end, const int centred) {
+TEMPLATE void layer_norm_all(const layer_norm_args *a, int64_t row, int64_t end, const int centred) {
   for (int64_t last; row < end;) {
     const int64_t first = row;
     last = MIN(first + rows_told(a->n), end);
-    for (; row + 4 <= last && a->how == FAR && a->stream; row += 4) layer_norm_some(a, row, 4, 1, centred);
-    for (; row + 4 <= last && a->how == NEAR; row += 4) layer_norm_some(a, row, 4, 0, centred);
+    for (; row + 4 <= last && SOME_ROWS == 4 && a->how == FAR && a->stream; row += 4)
+      layer_norm_some(a, row, 4, 1, centred);
+    for (; row + 4 <= last && SOME_ROWS == 4 && a->how == NEAR; row += 4) layer_norm_some(a, row, 4, 0, centred);
     for (; row < last; row++) layer_norm_some(a, row, 1, 0, centred);
     mg_written(a->y + first * a->n, (last - first) * a->n);
   }
@@ -273,8 +280,8 @@ typedef struct {
   }
 
 /* c1 and c2 of R rows, negated; if `columns`, also their part of the columns' sums */
-INLINE void layer_norm_back_sums(const layer_norm_back_args *a, V *c1, V *c2, int64_t row, T *gw, int first,
-                                 const int columns, const int R, const int centred) {
+TEMPLATE void layer_norm_back_sums(const layer_norm_back_args *a, V *c1, V *c2, int64_t row, T *gw, int first,
+                                   const int columns, const int R, const int centred) {
   const int64_t n = a->n;
   const T *x = a->x + row * n, *gy = a->gy + row * n;
   V mean[4], rstd[4], s1[4], s2[4];
@@ -306,8 +313,8 @@ INLINE void layer_norm_back_sums(const layer_norm_back_args *a, V *c1, V *c2, in
 }
 
 /* gx of R rows. FAR: also their part of the columns' sums, and L2 is asked for the next R rows. */
-INLINE void layer_norm_back_gx(const layer_norm_back_args *a, const V *c1, const V *c2, int64_t row, T *gw, int first,
-                               const int far, const int R, const int centred) {
+TEMPLATE void layer_norm_back_gx(const layer_norm_back_args *a, const V *c1, const V *c2, int64_t row, T *gw, int first,
+                                 const int far, const int R, const int centred) {
   const int64_t n = a->n;
   const T *x = a->x + row * n, *gy = a->gy + row * n;
   T *gx = a->gx + row * n;
@@ -379,7 +386,7 @@ static void layer_norm_back_rows(const layer_norm_back_args *a, int64_t row, int
   back_rows *one = centred ? layer_back_1 : rms_back_1;
   const int64_t n = a->n;
   for (int rows; row < last; row += rows, first = 0) {
-    rows = a->how != ONE_BY_ONE && row + 4 <= last && !some_out_of_range(a->rstd + row, 4) ? 4 : 1;
+    rows = SOME_ROWS == 4 && a->how != ONE_BY_ONE && row + 4 <= last && !some_out_of_range(a->rstd + row, 4) ? 4 : 1;
     if (rows == 4) four(a, row, gw, first);
     else if (!out_of_range(a->rstd[row])) one(a, row, gw, first);
     else
@@ -585,7 +592,7 @@ static void strip_moments(const sums *s, const T *x, int64_t batch, int64_t stri
   for (int64_t c = 0; c < channels; c++) s->mean[c] += s->origin[c];
 }
 
-INLINE void scale_strip(T *y, const T *x, T mean, T scale, T shift, int64_t n, int stream) {
+TEMPLATE void scale_strip(T *y, const T *x, T mean, T scale, T shift, int64_t n, int stream) {
   const V m = vset(mean), a = vset(scale), b = vset(shift);
   EACH_VECTOR(j, k, n, put_n(y + j, vfma(load_n(x + j, k) - m, a, b), k, stream););
 }
@@ -645,7 +652,7 @@ INLINE void add_columns_of(const sums *s, const T *x, int64_t stride, int64_t n,
     const V shift = load_n(s->shift + j, k);
     V d1 = load_n(s->d1 + j, k);
     V d2 = load_n(s->d2 + j, k);
-    EACH_ROW(r) {
+    UNROLL for (int r = 0; r < R; r++) {
       if (far) __builtin_prefetch(x + (R + r) * stride + j, 0, 2);
       const V d = load_n(x + r * stride + j, k) - shift;
       d1 += d;
@@ -657,18 +664,18 @@ INLINE void add_columns_of(const sums *s, const T *x, int64_t stride, int64_t n,
 /* the sums of W vectors of k columns, which stay in registers down the rows */
 INLINE void add_columns_down(const sums *s, const T *x, int64_t rows, int64_t stride, int64_t j, const int W, int k) {
   V shift[4], d1[4], d2[4];
-  for (int w = 0; w < W; w++) shift[w] = load_n(s->shift + j + w * VL, k), d1[w] = d2[w] = vset(0);
+  UNROLL for (int w = 0; w < W; w++) shift[w] = load_n(s->shift + j + w * VL, k), d1[w] = d2[w] = vset(0);
   for (int64_t q = 0; q < rows; q++)
-    for (int w = 0; w < W; w++) {
+    UNROLL for (int w = 0; w < W; w++) {
       const V d = load_n(x + q * stride + j + w * VL, k) - shift[w];
       d1[w] += d;
       d2[w] = vfma(d, d, d2[w]);
     }
-  for (int w = 0; w < W; w++) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
+  UNROLL for (int w = 0; w < W; w++) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
 }
 /* ... in all rows: in the caches column by column; else four rows side by side, read a little ahead (8: slower) */
 static void add_columns(const sums *s, const T *x, int64_t rows, int64_t stride, int64_t n, int cached) {
-  if (cached) {
+  if (MG_SMALL || cached) {
     EACH_GROUP(j, W, k, n, add_columns_down(s, x, rows, stride, j, W, k););
     return;
   }
@@ -727,7 +734,7 @@ INLINE void scale_rows(T *y, const T *x, const T *mean, const T *scale, const T 
 }
 static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch,
                           int64_t stride, int64_t n, int stream) {
-  if (stream) scale_rows(y, x, mean, scale, shift, batch, stride, n, 1);
+  if (STREAMS && stream) scale_rows(y, x, mean, scale, shift, batch, stride, n, 1);
   else scale_rows(y, x, mean, scale, shift, batch, stride, n, 0);
 }
 
@@ -817,8 +824,8 @@ static void plain_batch_norm_back(const batch_norm_back_args *a, int64_t c) {
                  channel_set(a->batch, a->channels, a->inner), 1, 1);
 }
 /* Adds the sums of gy and of gy * (x - m) of some strips. */
-INLINE void add_back_strips(double *sum, double *sum_d, V m, const T *gy, const T *x, int64_t strips, int64_t stride,
-                            int64_t length) {
+TEMPLATE void add_back_strips(double *sum, double *sum_d, V m, const T *gy, const T *x, int64_t strips, int64_t stride,
+                              int64_t length) {
   V s1[4] = {vzero(), vzero(), vzero(), vzero()};
   V s2[4] = {vzero(), vzero(), vzero(), vzero()};
   for (int64_t q = 0; q < strips; q++)
@@ -875,7 +882,7 @@ INLINE void add_back_columns_of(const sums *s, const T *gy, const T *x, int64_t 
     const V mean = load_n(s->shift + j, k);
     V d1 = load_n(s->d1 + j, k);
     V d2 = load_n(s->d2 + j, k);
-    EACH_ROW(r) {
+    UNROLL for (int r = 0; r < R; r++) {
       if (far) {
         __builtin_prefetch(gy + (2 * R + r) * stride + j, 0, 2);
         __builtin_prefetch(x + (2 * R + r) * stride + j, 0, 2);
@@ -891,19 +898,19 @@ INLINE void add_back_columns_of(const sums *s, const T *gy, const T *x, int64_t 
 INLINE void add_back_columns_down(const sums *s, const T *gy, const T *x, int64_t rows, int64_t stride, int64_t j,
                                   const int W, int k) {
   V mean[4], d1[4], d2[4];
-  for (int w = 0; w < W; w++) mean[w] = load_n(s->shift + j + w * VL, k), d1[w] = d2[w] = vset(0);
+  UNROLL for (int w = 0; w < W; w++) mean[w] = load_n(s->shift + j + w * VL, k), d1[w] = d2[w] = vset(0);
   for (int64_t q = 0; q < rows; q++)
-    for (int w = 0; w < W; w++) {
+    UNROLL for (int w = 0; w < W; w++) {
       const int64_t i = q * stride + j + w * VL;
       const V g = load_n(gy + i, k);
       d1[w] += g;
       d2[w] = vfma(g, load_n(x + i, k) - mean[w], d2[w]);
     }
-  for (int w = 0; w < W; w++) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
+  UNROLL for (int w = 0; w < W; w++) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
 }
 static void add_back_columns(const sums *s, const T *gy, const T *x, int64_t rows, int64_t stride, int64_t n,
                              int together) {
-  if (!together) {
+  if (MG_SMALL || !together) {
     EACH_GROUP(j, W, k, n, add_back_columns_down(s, gy, x, rows, stride, j, W, k););
     return;
   }
@@ -916,8 +923,8 @@ static void add_back_columns(const sums *s, const T *gy, const T *x, int64_t row
 }
 
 /* gx = ((gy + c1) + (x - mean) * c2) * scale, or gy * scale. far: L2 is asked for what comes AHEAD */
-INLINE void column_back(T *gx, const T *gy, const T *x, const T *mean, const T *c1, const T *c2, const T *scale,
-                        int64_t batch, int64_t stride, const int frozen, int64_t n, int stream, const int far) {
+TEMPLATE void column_back(T *gx, const T *gy, const T *x, const T *mean, const T *c1, const T *c2, const T *scale,
+                          int64_t batch, int64_t stride, const int frozen, int64_t n, int stream, const int far) {
   const int64_t ahead = rows_ahead(n) * stride;
   for (int64_t q = 0; q < batch; q++)
     EACH_VECTOR(j, k, n,
@@ -1012,7 +1019,7 @@ typedef struct {
   int together, stream;
 } group_norm_args;
 
-INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) {
+TEMPLATE void group_norm_some(const group_norm_args *a, int64_t row, const int R) {
   const int64_t cpg = a->cpg, inner = a->inner, n = cpg * inner;
   V mean[4], rstd[4];
   moments(mean, rstd, a->x + row * n, n, a->eps, R, 0, 1);
@@ -1041,7 +1048,7 @@ static void group_norm_rows(void *context, int64_t begin, int64_t end) {
   for (int64_t row = begin, last; row < end;) {
     const int64_t first = row;
     last = MIN(first + rows_told(n), end);
-    for (; row + 4 <= last && a->together == 4; row += 4) group_norm_some(a, row, 4);
+    for (; row + 4 <= last && SOME_ROWS == 4 && a->together == 4; row += 4) group_norm_some(a, row, 4);
     for (; row < last; row++) group_norm_some(a, row, 1);
     mg_written(a->y + first * n, (last - first) * n);
   }

@@ -76,8 +76,8 @@ INLINE V16 step16(int op, V16 a, V16 b) {
 INLINE T fold_lanes(int op, V v) {
   V16 h[VBYTES / 16];
   memcpy(h, &v, VBYTES);
-  for (int k = VBYTES / 32; k > 0; k /= 2)
-    for (int i = 0; i < k; i++) h[i] = step16(op, h[i], h[i + k]);
+  UNROLL for (int k = VBYTES / 32; k > 0; k /= 2)
+    UNROLL for (int i = 0; i < k; i++) h[i] = step16(op, h[i], h[i + k]);
 #if TYPE_IS == 1
   h[0] = step16(op, h[0], (V16){h[0][2], h[0][3], h[0][0], h[0][1]});
 #endif
@@ -85,9 +85,14 @@ INLINE T fold_lanes(int op, V v) {
 }
 #else
 INLINE T fold_lanes(int op, V v) {
-  T s = v[0];
-  for (int i = 1; i < VL; i++) s = step(op, s, v[i]);
-  return s;
+  if (op == PROD || VL == 2) {                          /* a vector of products takes longer than all of them */
+    T s = v[0];
+    UNROLL for (int i = 1; i < VL; i++) s = step(op, s, v[i]);
+    return s;
+  }
+  v = vstep(op, v, (V)WSHUFFLE_((W)v, (W)v, 1, 0));
+  UNROLL for (int bytes = 4; bytes >= (int)sizeof(T); bytes /= 2) v = vstep(op, v, (V)((W)v >> 8 * bytes));
+  return v[0];
 }
 #endif
 
@@ -139,8 +144,8 @@ INLINE V fold_block(int op, const T *p, int64_t n) {
   int64_t i = 0;
   if (n >= 8 * VL) {
     for (; i + 8 * VL <= n; i += 8 * VL)
-      for (int u = 0; u < 8; u++) a[u] = vstep(op, a[u], vload(p + i + u * VL));
-    for (int u = 0; u < 4; u++) a[u] = vstep(op, a[u], a[u + 4]);
+      UNROLL for (int u = 0; u < 8; u++) a[u] = vstep(op, a[u], vload(p + i + u * VL));
+    UNROLL for (int u = 0; u < 4; u++) a[u] = vstep(op, a[u], a[u + 4]);
     a[0] = vstep(op, vstep(op, a[0], a[2]), vstep(op, a[1], a[3]));
   }
   for (; i + VL <= n; i += VL) a[0] = vstep(op, a[0], vload(p + i));
@@ -156,9 +161,8 @@ INLINE V fold_block(int op, const T *p, int64_t n) {
 #define ACROSS(one) do { \
     int64_t j = 0; \
     for (; j + 4 * VL <= width; j += 4 * VL) one(j, 4, VL); \
-    for (; j + VL <= width; j += VL) one(j, 1, VL); \
-    if (j < width && width >= VL) one(width - VL, 1, VL); \
-    else if (j < width) one(j, 1, (int)width); \
+    if (width < VL) one(0, 1, (int)width); \
+    else for (; j < width; j += VL) one(MIN(j, width - VL), 1, VL); \
   } while (0)
 
 /* Four rows are folded in pairs before they join the rest: four times fewer roundings one upon another. */
@@ -261,7 +265,7 @@ static void squares_rows(Partial to, const T *p, int64_t count, int64_t stride, 
     V s[4] = {vzero(), vzero(), vzero(), vzero()};
     int64_t i = 0;
     for (; i + 4 * VL <= n; i += 4 * VL)
-      for (int u = 0; u < 4; u++) {
+      UNROLL for (int u = 0; u < 4; u++) {
         const V v = vload(x + i + u * VL);
         s[u] = vfma(v, v, s[u]);
       }
@@ -275,13 +279,13 @@ static void squares_rows(Partial to, const T *p, int64_t count, int64_t stride, 
 }
 INLINE void squares_vectors(T *out, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
   V s[4];
-  for (int l = 0; l < vectors; l++) s[l] = vzero();
+  UNROLL for (int l = 0; l < vectors; l++) s[l] = vzero();
   for (int64_t i = 0; i < n; i++)
-    for (int l = 0; l < vectors; l++) {
+    UNROLL for (int l = 0; l < vectors; l++) {
       const V v = load_n(row[i] + at + l * VL, lanes);
       s[l] = vfma(v, v, s[l]);
     }
-  for (int l = 0; l < vectors; l++) store_n(out + l * VL, s[l], lanes);
+  UNROLL for (int l = 0; l < vectors; l++) store_n(out + l * VL, s[l], lanes);
 }
 static void squares_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
   (void)first;
@@ -328,6 +332,11 @@ FOLD(PROD, prod)
 FOLD(MAX, max)
 FOLD(MIN, min)
 
+/* from the numbers of lanes, which are as wide as T */
+NOINLINE void indices_of(Partial to, const TI *number, int64_t width, int64_t first) {
+  for (int64_t j = 0; j < width; j++) to.index[j] = first + number[j];
+}
+
 /* ---- argmax, argmin: the first element that beats all others; the first NaN beats everything ---- */
 
 INLINE int beats(int op, T a, T b) { return (op == MAX ? a > b : a < b) || (ISNAN(a) && !ISNAN(b)); }
@@ -373,25 +382,20 @@ INLINE void arg_rows(int op, Partial to, const T *p, int64_t count, int64_t stri
     to.index[j] = first + locate(to.value[j], p, n);
   }
 }
-/* Most blocks of a long row hold no new extreme; then there is no index to find. */
-INLINE void arg_more(int op, Partial to, const T *p, int64_t n, int64_t first) {
-  const T m = fold_lanes(op, fold_block(op, p, n));
-  if (beats(op, m, to.value[0])) to.value[0] = m, to.index[0] = first + locate(m, p, n);
-}
 /* The lanes count rows in integers as wide as T: BLOCK_ROWS fits into any. */
 INLINE void arg_vectors(int op, T *value, TI *number, const T *const *row, int64_t at, int64_t n, int vectors,
                         int lanes) {
   V best[4];
   VM where[4];
-  for (int l = 0; l < vectors; l++) best[l] = load_n(row[0] + at + l * VL, lanes), where[l] = (VM){0};
+  UNROLL for (int l = 0; l < vectors; l++) best[l] = load_n(row[0] + at + l * VL, lanes), where[l] = (VM){0};
   for (int64_t i = 1; i < n; i++)
-    for (int l = 0; l < vectors; l++) {
+    UNROLL for (int l = 0; l < vectors; l++) {
       const V x = load_n(row[i] + at + l * VL, lanes);
       const VM better = vbeats(op, x, best[l]);
       best[l] = vselect(better, x, best[l]);
       where[l] = (better & ((TI)i - (VM){0})) | (~better & where[l]);
     }
-  for (int l = 0; l < vectors; l++) {
+  UNROLL for (int l = 0; l < vectors; l++) {
     store_n(value + l * VL, best[l], lanes);
     memcpy(number + l * VL, &where[l], VBYTES);
   }
@@ -402,17 +406,21 @@ INLINE void arg_strip(int op, Partial to, const T *const *row, int64_t from, int
   if (n > 0) ACROSS(ONE);
   else for (int64_t j = 0; j < width; j++) to.value[j] = identity(op);
 #undef ONE
-  for (int64_t j = 0; j < width; j++) to.index[j] = first + number[j];
+  indices_of(to, number, width, first);
 }
 INLINE void arg_merge(int op, Partial a, Partial b, int64_t width) {
   for (int64_t j = 0; j < width; j++)
     if (beats(op, b.value[j], a.value[j])) a.value[j] = b.value[j], a.index[j] = b.index[j];
 }
 #define ARG(op, name) \
-  static void name##_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) { \
+  NOINLINE void name##_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) { \
     arg_rows(op, to, p, count, stride, n, first); \
   } \
-  static void name##_more(Partial to, const T *p, int64_t n, int64_t first) { arg_more(op, to, p, n, first); } \
+  /* most blocks of a long row hold no new extreme; then there is no index to find */ \
+  static void name##_more(Partial to, const T *p, int64_t n, int64_t first) { \
+    const T m = fold_lanes(op, fold_block(op, p, n)); \
+    if (beats(op, m, to.value[0])) name##_rows(to, p, 1, 0, n, first); \
+  } \
   static void name##_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) { \
     arg_strip(op, to, row, from, width, n, first); \
   } \
@@ -443,10 +451,10 @@ static void count_rows(Partial to, const T *p, int64_t count, int64_t stride, in
 }
 INLINE void count_vectors(TI *number, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
   VM c[4];
-  for (int l = 0; l < vectors; l++) c[l] = (VM){0};
+  UNROLL for (int l = 0; l < vectors; l++) c[l] = (VM){0};
   for (int64_t i = 0; i < n; i++)
-    for (int l = 0; l < vectors; l++) c[l] -= (VM)(load_n(row[i] + at + l * VL, lanes) != (V){0});
-  for (int l = 0; l < vectors; l++) memcpy(number + l * VL, &c[l], VBYTES);
+    UNROLL for (int l = 0; l < vectors; l++) c[l] -= (VM)(load_n(row[i] + at + l * VL, lanes) != (V){0});
+  UNROLL for (int l = 0; l < vectors; l++) memcpy(number + l * VL, &c[l], VBYTES);
 }
 static void count_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
   (void)first;
@@ -454,19 +462,19 @@ static void count_strip(Partial to, const T *const *row, int64_t from, int64_t w
 #define ONE(j, vectors, lanes) count_vectors(number + (j), row, from + (j), n, vectors, lanes)
   ACROSS(ONE);
 #undef ONE
-  for (int64_t j = 0; j < width; j++) to.index[j] = number[j];
+  indices_of(to, number, width, 0);
 }
 static void count_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) {
   (void)n, (void)m;
   for (int64_t j = 0; j < width; j++) a.index[j] += b.index[j];
 }
-static void any_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
-  (void)second, (void)n;
-  for (int64_t j = 0; j < width; j++) ((uint8_t *)out)[k + j] = from.index[j] > 0;
-}
-static void all_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
+NOINLINE void all_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
   (void)second;
-  for (int64_t j = 0; j < width; j++) ((uint8_t *)out)[k + j] = from.index[j] == n;
+  for (int64_t j = 0; j < width; j++) ((uint8_t *)out)[k + j] = from.index[j] >= n;
+}
+static void any_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)n;
+  all_store(out, second, k, from, width, 1);
 }
 
 /* ---- moments ---- */
@@ -528,18 +536,18 @@ static void moments_rows(Partial to, const T *p, int64_t count, int64_t stride, 
 }
 INLINE void moments_vectors(T *c, T *s, T *q, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
   V shift[4], sum[4], squares[4];
-  for (int l = 0; l < vectors; l++)
+  UNROLL for (int l = 0; l < vectors; l++)
     shift[l] = n > 0 ? finite_or_0(load_n(row[0] + at + l * VL, lanes)) : vzero(), sum[l] = vzero();
   for (int64_t i = 0; i < n; i++)
-    for (int l = 0; l < vectors; l++) sum[l] += load_n(row[i] + at + l * VL, lanes) - shift[l];
-  for (int l = 0; l < vectors; l++) shift[l] += sum[l] * vset((T)1 / (T)n), sum[l] = squares[l] = vzero();
+    UNROLL for (int l = 0; l < vectors; l++) sum[l] += load_n(row[i] + at + l * VL, lanes) - shift[l];
+  UNROLL for (int l = 0; l < vectors; l++) shift[l] += sum[l] * vset((T)1 / (T)n), sum[l] = squares[l] = vzero();
   for (int64_t i = 0; i < n; i++)
-    for (int l = 0; l < vectors; l++) {
+    UNROLL for (int l = 0; l < vectors; l++) {
       const V a = load_n(row[i] + at + l * VL, lanes) - shift[l];
       sum[l] += a;
       squares[l] = vfma(a, a, squares[l]);
     }
-  for (int l = 0; l < vectors; l++) {
+  UNROLL for (int l = 0; l < vectors; l++) {
     store_n(c + l * VL, shift[l], lanes);
     store_n(s + l * VL, sum[l], lanes);
     store_n(q + l * VL, squares[l], lanes);

@@ -151,6 +151,10 @@ static inline void vstreamed(void) { _mm_sfence(); }
 #else
 static inline void vstream(T *p, V v) { vstore(p, v); }
 static inline void vstreamed(void) {}
+#define STREAMS 0                         /* is there such a store? */
+#endif
+#ifndef STREAMS
+#define STREAMS 1
 #endif
 
 /* Lanes 0, 2, 4, ... (or 1, 3, 5, ...) of a, then those of b. */
@@ -253,8 +257,8 @@ static inline V16 vupper16_(V16 a, V16 b) {
 static inline T vsum(V v) {
   V16 h[VBYTES / 16];
   memcpy(h, &v, VBYTES);
-  for (int k = VBYTES / 32; k > 0; k /= 2)
-    for (int i = 0; i < k; i++) h[i] += h[i + k];
+  UNROLL for (int k = VBYTES / 32; k > 0; k /= 2)
+    UNROLL for (int i = 0; i < k; i++) h[i] += h[i + k];
 #if TYPE_IS == 1
   return (h[0][0] + h[0][2]) + (h[0][1] + h[0][3]);
 #else
@@ -775,8 +779,16 @@ static inline V vload_n(const T *p, int n) { V v = {0}; memcpy(&v, p, (size_t)n 
 static inline void vstore_n(T *p, V v, int n) { memcpy(p, &v, (size_t)n * sizeof(T)); }
 static inline V vset(T s) { return s - (V){0}; }
 static inline V vselect(VM mask, V a, V b) { return (V)((mask & (VM)a) | (~mask & (VM)b)); }
+#if defined(__SSE4_1__) && TYPE_IS == 3 && VBYTES == 16
+static inline V vmax(V a, V b) { return (V)_mm_max_epi32((__m128i)a, (__m128i)b); }
+static inline V vmin(V a, V b) { return (V)_mm_min_epi32((__m128i)a, (__m128i)b); }
+#elif defined(__SSE4_1__) && TYPE_IS == 5 && VBYTES == 16
+static inline V vmax(V a, V b) { return (V)_mm_max_epu8((__m128i)a, (__m128i)b); }
+static inline V vmin(V a, V b) { return (V)_mm_min_epu8((__m128i)a, (__m128i)b); }
+#else
 static inline V vmax(V a, V b) { return vselect((VM)(a > b), a, b); }
 static inline V vmin(V a, V b) { return vselect((VM)(a < b), a, b); }
+#endif
 #endif /* IS_REAL */
 
 /* The first n (1..VL) elements at p, where the compiler knows that n == VL in all but the tail of a loop. */

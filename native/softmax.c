@@ -39,6 +39,9 @@ static void share(void (*fn)(void *, int64_t, int64_t), void *a, int64_t outer, 
     EACH_COLUMNS(i_, W, k, MIN(WIDE, (inner) - first_), const int64_t i = first_ + i_; __VA_ARGS__); \
   }
 
+/* once for each line, or for several of them */
+NOINLINE V log_of(V x) { return vlog(x); }
+
 /* The first pass, which computes m and s of lines, is compiled once for each shape (4 rows, 1 row, a long row, 4
  * vectors of columns, 1 vector) and shared by the kernels of this file. It is most of the code here, and a copy in each
  * kernel would not be faster. If e is given, exp(x - m) is stored there. The maximum passes over NaN, which costs a
@@ -78,13 +81,13 @@ INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R) {
 /* the same for one row of any length */
 NOINLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n) {
   V v[4];
-  for (int u = 0; u < 4; u++) v[u] = vset(-INFINITY);
+  UNROLL for (int u = 0; u < 4; u++) v[u] = vset(-INFINITY);
   EACH_VECTOR_4(j, u, k, n, v[u] = vupper_(v[u], keep_or(load_n(x + j, k), k, -INFINITY)););
   const T top = largest(vupper_(vupper_(v[0], v[1]), vupper_(v[2], v[3])));
   const V shift = vset(top);
   double sum = 0;
   for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
-    for (int u = 0; u < 4; u++) v[u] = vzero();
+    UNROLL for (int u = 0; u < 4; u++) v[u] = vzero();
     EACH_VECTOR_4(j, u, k, MIN(BLOCK_ELEMENTS, n - b),
       V p = vexp_down(load_n(x + b + j, k) - shift);
       if (e) store_n(e + b + j, p, k);
@@ -165,7 +168,7 @@ NOINLINE void finish_rows(const softmax_args *a, int64_t row, const T *m, const 
     T all = 0;
     if (of >= LOGSUMEXP && MATH(fabs)(m[r]) == INFINITY) all = infinite_or_nan(vset(m[r]), x, n, 1, 1)[0];
     const V factor = of == LOGSUMEXP_BACK ? vset(a->gy[row] / (all == INFINITY ? 1 : s[r])) :
-                     of == SOFTMAX ? vset(1 / s[r]) : vlog(vset(s[r]));
+                     of == SOFTMAX ? vset(1 / s[r]) : log_of(vset(s[r]));
     if (of == LOGSUMEXP) a->y[row] = all != 0 ? all : m[r] + factor[0];
     else
       EACH_RUN(i, count, past, a->y + row * n, n, a->stream,
@@ -193,7 +196,7 @@ INLINE void finish_columns_of(const softmax_args *a, int64_t o, int64_t i, V *m,
     all[w] = of >= LOGSUMEXP ? infinite_or_nan(m[w], x + w * VL, n, inner, k) : vzero();
     if (of == LOGSUMEXP_BACK)
       s[w] = load_n(a->gy + o * inner + i + w * VL, k) / vselect((VM)(all[w] == vset(INFINITY)), vset(1), s[w]);
-    else s[w] = of == SOFTMAX ? 1 / s[w] : vlog(s[w]);
+    else s[w] = of == SOFTMAX ? 1 / s[w] : log_of(s[w]);
   }
   if (of == LOGSUMEXP) EACH_PART(w) store_n(y + w * VL, vselect((VM)(all[w] != vzero()), all[w], m[w] + s[w]), k);
   else if (keeps(of))
@@ -225,7 +228,7 @@ INLINE void softmax_lines(const softmax_args *a, int64_t begin, int64_t end, con
   T *kept = 0;
   if (keeps(of) && a->stream && !(kept = mg_scratch(0, KEPT * sizeof(T)))) return;
   int64_t row = begin;
-  for (; a->n <= SHORT && row + 4 <= end; row += 4) some_rows(a, row, kept, 4, of);
+  for (; SOME_ROWS == 4 && a->n <= SHORT && row + 4 <= end; row += 4) some_rows(a, row, kept, 4, of);
   for (; row < end; row++) some_rows(a, row, kept, 1, of);
   if (a->stream) vstreamed();
 }
@@ -335,7 +338,7 @@ INLINE void back_lines(const softmax_back_args *a, int64_t begin, int64_t end, c
     return;
   }
   int64_t row = begin;
-  for (; a->n <= SHORT && row + 4 <= end && a->together == 4; row += 4) back_rows(a, row, 4, of);
+  for (; SOME_ROWS == 4 && a->n <= SHORT && row + 4 <= end && a->together == 4; row += 4) back_rows(a, row, 4, of);
   for (; a->n <= SHORT && row < end; row++) back_rows(a, row, 1, of);
   for (; row < end; row++) back_long(a, row, of);
   if (a->stream) vstreamed();
@@ -418,7 +421,7 @@ INLINE void cross_entropy_some(const cross_entropy_args *a, int64_t row, const i
   T s[4];
   if (n <= SHORT) short_rows(a->top + row, s, 0, a->x + row * n, n, R);
   else long_row(a->top + row, s, 0, a->x + row * n, n);
-  EACH_VECTOR(r, k, R, store_n(a->log_sum + row + r, vlog(load_n(s + r, k)), k););
+  EACH_VECTOR(r, k, R, store_n(a->log_sum + row + r, log_of(load_n(s + r, k)), k););
   cross_entropy_items(a, row, a->x + row * n, n, R);
 }
 
@@ -428,7 +431,7 @@ INLINE void cross_entropy_columns(const cross_entropy_args *a, int64_t o, int64_
   V m[4], s[4];
   columns(m, s, 0, x, n, inner, W, k);
   EACH_PART(w)
-    store_n(a->top + item + w * VL, m[w], k), store_n(a->log_sum + item + w * VL, vlog(s[w]), k);
+    store_n(a->top + item + w * VL, m[w], k), store_n(a->log_sum + item + w * VL, log_of(s[w]), k);
   cross_entropy_items(a, item, x, 1, (int)((W - 1) * VL + k));
 }
 
@@ -438,7 +441,7 @@ static void cross_entropy_lines(void *context, int64_t begin, int64_t end) {
     EACH_UNIT(o, i, W, k, a->inner, cross_entropy_columns(a, o, i, W, k););
   } else {
     int64_t row = begin;
-    for (; a->classes <= SHORT && row + 4 <= end; row += 4) cross_entropy_some(a, row, 4);
+    for (; SOME_ROWS == 4 && a->classes <= SHORT && row + 4 <= end; row += 4) cross_entropy_some(a, row, 4);
     for (; row < end; row++) cross_entropy_some(a, row, 1);
   }
 }
