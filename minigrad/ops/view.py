@@ -790,5 +790,10 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     return copy.call(through(_diagonal_of, input, diagonal, 0, 1))
 
 
+def _adjoint(input: Tensor) -> Tensor:
+    """A matrix with its two dimensions swapped, `x.H`: a view. RuntimeError for other dimensions than 0 or 2."""
+    return matrix_transpose(input) if input.ndim == 1 else t(input)
+
+
 METHODS = {"T": property(reverse_dims), "mT": property(matrix_transpose), "mH": property(matrix_transpose),
-           "H": property(lambda input: matrix_transpose(input) if input.ndim == 1 else t(input))}
+           "H": property(_adjoint)}
