@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.messages import NoAttribute
 from . import methods
-from .names import EMPTY, MODULES, REFUSED
+from .names import EMPTY, MODULES, REFUSED, REFUSED_NAMES
 from .refused import refused
 
 _ROOT = __package__.partition(".")[0]
@@ -48,7 +48,8 @@ class Door(ModuleType):
             if value is not _NOTHING:
                 own = isinstance(value, ModuleType) and value.__name__.startswith(_ROOT + ".")
                 return import_module("torch" + value.__name__.removeprefix(_ROOT)) if own else value
-        return refused(f"{self.__name__}.{name}", self.__reason) if self.__reason else _NOTHING
+        reason = self.__reason or REFUSED_NAMES.get(f"{self.__name__}.{name}")
+        return refused(f"{self.__name__}.{name}", reason) if reason else _NOTHING
 
     def __dir__(self) -> list[str]:
         """All names, those too that were not asked for yet."""

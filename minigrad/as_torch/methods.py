@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import norm as _norm
 from ..autograd.function import FunctionCtx
 from ..core.hooks import RemovableHandle
 from ..core.tensor import Tensor
@@ -16,12 +17,13 @@ from ..core.warning import warn
 from ..nn.activation import hardshrink
 from ..nn.module import Module
 from ..ops.creation import arange, tensor
+from ..ops.linalg import matrix_norm
 from .types import TensorType, named_type, type_name
 
 # what is replaced: their arguments have other names or meanings in PyTorch
 _MODULE = Tensor.__module__
 _BEFORE: dict[str, Any] = {name: getattr(Tensor, name) for name in (
-    "type", "add", "add_", "addcdiv", "addcdiv_", "addcmul", "addcmul_", "sub", "sub_")}
+    "norm", "type", "add", "add_", "addcdiv", "addcdiv_", "addcmul", "addcmul_", "sub", "sub_")}
 
 
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
@@ -98,6 +100,13 @@ def new_empty_strided(self: Tensor, size: Any, stride: Any, dtype: Any = None, d
                          requires_grad=requires_grad)
 
 
+def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, **options: Any) -> Tensor:
+    """`minigrad.norm`, and the sum of the singular values with "nuc"."""
+    if p == "nuc":
+        return matrix_norm(input, p, (-2, -1) if dim is None else dim, keepdim, **options)
+    return _norm(input, p, dim, keepdim, **options)
+
+
 def _ignored(self: Tensor, value: Any) -> None:
     """PyTorch keeps `require_grad`, which nobody reads. Tensors have no room for attributes here."""
     warn("[require_grad] nothing reads this attribute; it changes nothing, as in PyTorch; write requires_grad")
@@ -129,11 +138,12 @@ METHODS: dict[str, Any] = {
     "is_cpu": property(lambda self: self.device.type == "cpu"),
     "is_inference": lambda self: False, "is_same_size": lambda self, other: self.shape == other.shape,
     "share_memory_": lambda self: self, "storage": storage, "to_sparse": to_sparse,
+    "norm": norm, "record_stream": lambda self, stream: None,
     "require_grad": property(None, _ignored),
     "new_empty_strided": new_empty_strided, "__rdiv__": Tensor.__rtruediv__,        # type: ignore[attr-defined]
     "type": type_, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,
-    **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_nested", "is_quantized", "is_sparse", "is_xla", "is_xpu"),
-                    False)}
+    **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_nested", "is_quantized", "is_sparse", "is_sparse_csr",
+                     "is_xla", "is_xpu"), False)}
 
 
 def _register_load_state_dict_pre_hook(self: Module, hook: Callable, with_module: bool = False) -> RemovableHandle:

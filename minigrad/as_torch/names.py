@@ -20,6 +20,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.amp.*": (".amp",),
     "torch.ao": (),
     "torch.autograd": (".autograd",),
+    "torch.autograd.forward_ad": (),
     "torch.autograd.gradcheck": (".autograd",),
     "torch.autograd.variable": (".autograd",),
     "torch.backends": (".as_torch.backends",),
@@ -35,8 +36,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.cuda.amp.*": (".as_torch.cuda_amp",),
     "torch.cuda.random": (".as_torch.cuda", ".cuda"),
     "torch.distributed": (".as_torch.distributed", ".distributed"),
-    "torch.distributions": (".distributions",),
-    **{f"torch.distributions.{name}": (".distributions",) for name in (
+    "torch.distributions": (".distributions", ".as_torch.small ExponentialFamily"),
+    **{f"torch.distributions.{name}": (".distributions", ".as_torch.small ExponentialFamily") for name in (
         "bernoulli beta binomial categorical cauchy chi2 constraint_registry continuous_bernoulli dirichlet"
         " distribution exp_family exponential fishersnedecor gamma generalized_pareto geometric gumbel half_cauchy"
         " half_normal independent inverse_gamma kl kumaraswamy laplace lkj_cholesky log_normal logistic_normal"
@@ -47,6 +48,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.distributions.utils": (".as_torch.small _standard_normal clamp_probs lazy_property logits_to_probs"
                                   " probs_to_logits", ".distributions.distribution"),
     "torch.fft": (),
+    "torch.func": (".func", ".as_torch.small functionalize replace_all_batch_norm_modules_"),
     "torch.functional": ("",),
     "torch.futures": (),
     "torch.fx": (".as_torch.small wrap",),
@@ -57,9 +59,12 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.mps": (".as_torch.mps",),
     "torch.multiprocessing": (".as_torch.multiprocessing",),
     "torch.nested": (),
-    "torch.nn": (".as_torch.small Container NLLLoss2d", ".nn"),
+    "torch.nn": (".as_torch.small Container CrossMapLRN2d NLLLoss2d", ".nn"),
     "torch.nn.attention": (".as_torch.small SDPBackend sdpa_kernel",),
+    "torch.nn.common_types": (".as_torch.small " + " ".join(
+        f"_size_{n}_{end}" for n in ("1", "2", "3", "any") for end in ("t", "opt_t")),),
     "torch.nn.functional": (".as_torch.functional", ".nn.functional"),
+    "torch.nn.grad": (".as_torch.nn_grad",),
     "torch.nn.init": (".as_torch.init", ".nn.init"),
     "torch.nn.modules": (".nn",),
     **{f"torch.nn.modules.{name}": (_LAYERS, ".nn", ".nn.hooks") for name in (
@@ -67,6 +72,9 @@ MODULES: dict[str, tuple[str, ...]] = {
         "fold", "instancenorm", "lazy", "linear", "loss", "module", "normalization", "padding", "pixelshuffle",
         "pooling", "rnn", "sparse", "transformer", "upsampling", "utils")},
     "torch.nn.parallel.*": (".nn.parallel",),
+    "torch.nn.parallel._functions": (),
+    "torch.nn.parallel.comm": (),
+    "torch.nn.parallel.scatter_gather": (),
     "torch.nn.parameter": (".nn",),
     "torch.nn.utils": (".as_torch.nn_utils", ".nn.utils"),
     "torch.nn.utils.clip_grad": (".as_torch.nn_utils", ".nn.utils"),
@@ -80,8 +88,11 @@ MODULES: dict[str, tuple[str, ...]] = {
         "adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "lbfgs", "nadam", "optimizer", "radam", "rmsprop",
         "rprop", "sgd", "sparse_adam")},
     "torch.optim.lr_scheduler": (".as_torch.small _LRScheduler", ".optim.lr_scheduler"),
+    "torch.overrides": (".as_torch.small handle_torch_function has_torch_function has_torch_function_unary"
+                        " has_torch_function_variadic is_tensor_like",),
     "torch.profiler": (".as_torch.profiler", ".autograd.profiler"),
     "torch.quantization": (),
+    "torch.quasirandom": (),
     "torch.random": (".as_torch.top", ""),
     "torch.serialization": (".as_torch.saving",),
     "torch.sparse": (".as_torch.sparse",),
@@ -89,7 +100,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.types": (".as_torch.types", ""),
     "torch.utils": (".as_torch.small backcompat set_module", ".utils"),
     "torch.utils._pytree": (".as_torch.pytree",),
+    "torch.utils.benchmark": (),
     "torch.utils.cpp_extension": (),
+    "torch.utils.dlpack": (".as_torch.small to_dlpack", ""),
+    "torch.utils.hooks": (".core.hooks",),
     "torch.utils.data": (_DATA, ".data"),
     **{f"torch.utils.data.{name}": (_DATA, ".data") for name in (
         "_utils", "_utils.collate", "dataloader", "dataset", "distributed", "sampler")},
@@ -100,20 +114,37 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.xpu": (".as_torch.mps",),
 }
 
+_PARALLEL = "minigrad has no parallel copies of a module; nn.parallel.DistributedDataParallel has processes"
 # why a module of PyTorch has no place here
 REFUSED: dict[str, str] = {
+    "torch.autograd.forward_ad": "minigrad has no forward mode; func.jvp computes the same products",
     "torch.distributed": "minigrad.distributed has collectives of all processes on MPI (mpiexec -n 4 python train.py)",
     "torch.fft": "minigrad has real dtypes only",
     "torch.futures": "minigrad has no remote calls",
     "torch.fx": "minigrad has no symbolic tracing; minigrad.capture records the launches of a step",
     "torch.hub": "minigrad downloads no models; convert the weights (examples/as_torch.md)",
     "torch.nested": "minigrad has no tensors of sequences of different lengths; nn.utils.rnn pads and packs them",
+    **dict.fromkeys(("torch.nn.parallel._functions", "torch.nn.parallel.comm", "torch.nn.parallel.scatter_gather"),
+                    _PARALLEL),
     "torch.onnx": "minigrad writes no ONNX files",
     "torch.ao": "minigrad has no quantized dtypes",
     "torch.quantization": "minigrad has no quantized dtypes",
+    "torch.quasirandom": "scipy.stats.qmc.Sobol draws these sequences",
+    "torch.utils.benchmark": "Python's timeit times statements, minigrad.bench ops and steps",
     "torch.utils.cpp_extension": "minigrad.op(kernels=...) compiles C that an op brings with it",
     "torch.utils.model_zoo": "minigrad downloads no models; convert the weights (examples/as_torch.md)",
 }
+
+# why a name of a module has no place here
+REFUSED_NAMES = {f"torch.{name}": reason for reason, names in (
+    ("minigrad has real dtypes only", "cdouble cfloat chalf complex complex32 istft"
+     " linalg.eig linalg.eigvals polar stft view_as_complex view_as_real"),
+    (_PARALLEL, "nn.parallel.gather nn.parallel.parallel_apply nn.parallel.parallel_apply.parallel_apply"
+     " nn.parallel.replicate nn.parallel.replicate.replicate nn.parallel.scatter"),
+    ("minigrad has no quantized dtypes", "dequantize fake_quantize_per_channel_affine fake_quantize_per_tensor_affine"
+     " qint32 qint8 quantize_per_channel quantize_per_tensor quint8"),
+    ("minigrad has no sparse tensors", "sparse_bsc_tensor sparse_bsr_tensor sparse_csc_tensor sparse_csr_tensor")
+    ) for name in names.split()}
 
 # modules of torchvision that only tell PyTorch about its compiled ops; they are empty here
 EMPTY = ("torchvision._autograd_registrations", "torchvision._meta_registrations")

@@ -15,8 +15,10 @@ from typing import Any
 from .. import __version__ as _ours
 from ..core.half import finfo
 from ..core.modes import enable_grad
+from ..core.tensor import Tensor
 from ..data.distributed import DistributedSampler as DistributedSampler
 from ..data.loader import default_collate as default_collate
+from ..distributions import Distribution
 from ..nn import (
     BatchNorm1d,
     Conv1d,
@@ -25,6 +27,7 @@ from ..nn import (
     Dropout,
     InstanceNorm1d,
     L1Loss,
+    LocalResponseNorm,
     Module,
     NLLLoss,
 )
@@ -32,7 +35,10 @@ from ..nn.hooks import register_module_full_backward_hook
 from ..ops.random import randn
 from ..optim.lr_scheduler import LRScheduler
 
-Container, NLLLoss2d, _LRScheduler = Module, NLLLoss, LRScheduler
+Container, NLLLoss2d, _LRScheduler, CrossMapLRN2d = Module, NLLLoss, LRScheduler, LocalResponseNorm
+ExponentialFamily = Distribution
+_size_1_t = _size_2_t = _size_3_t = _size_any_t = int | tuple[int, ...]         # of `torch.nn.common_types`
+_size_1_opt_t = _size_2_opt_t = _size_3_opt_t = _size_any_opt_t = tuple[int | None, ...]
 
 
 __version__ = f"2.13.0+minigrad{_ours}"                 # of torch.version: which release of PyTorch the names follow
@@ -144,6 +150,36 @@ def _ntuple(n: int, name: str = "parse") -> Callable[[Any], tuple[Any, ...]]:
 
 _single, _pair, _triple, _quadruple = (_ntuple(n, name) for n, name in enumerate(
     ("_single", "_pair", "_triple", "_quadruple"), 1))
+
+
+def replace_all_batch_norm_modules_(root: Module) -> Module:
+    """Lets all batch norms in `root` compute with the statistics of the batch only."""
+    for module in root.modules():
+        if isinstance(module, _BatchNorm):
+            module.running_mean = module.running_var = module.num_batches_tracked = None    # type: ignore[assignment]
+            module.track_running_stats = False
+    return root
+
+
+functionalize = to_dlpack = wrap                        # a tensor has `__dlpack__`
+
+
+def has_torch_function(*given: Any) -> bool:
+    """False: no class of tensors overrides functions here."""
+    return False
+
+
+has_torch_function_unary = has_torch_function_variadic = has_torch_function
+
+
+def handle_torch_function(public_api: Callable[..., Any], relevant_args: Any, *args: Any, **kwargs: Any) -> Any:
+    """public_api(*args, **kwargs)"""
+    return public_api(*args, **kwargs)
+
+
+def is_tensor_like(inp: Any) -> bool:
+    """Is it a tensor?"""
+    return isinstance(inp, Tensor)
 
 
 # ---- torch.distributions.utils ----

@@ -53,7 +53,7 @@ def __getattr__(name: str) -> Any:
         return import_module(name)
     if name.startswith("_foreach_") and (hasattr(Tensor, name[9:]) or hasattr(Tensor, name[9:].removesuffix("_"))):
         return partial(_each, name[9:])
-    if name in ("add", "addcdiv", "addcmul", "sub"):
+    if name in ("add", "addcdiv", "addcmul", "adjoint", "get_device", "is_inference", "is_same_size", "norm", "sub"):
         return METHODS[name]
     return tensor_type(name, "cpu")
 
@@ -110,6 +110,11 @@ def set_default_tensor_type(t: TensorType | str) -> None:
     kind = named_type(t) if isinstance(t, str) else t
     set_default_device(kind.device)
     set_default_float(kind.dtype)
+
+
+def nuclear_norm(input: Tensor, dim: Any = (-2, -1), keepdim: bool = False) -> Tensor:
+    """The sum of the singular values."""
+    return METHODS["norm"](input, "nuc", dim, keepdim)      # type: ignore[no-any-return]
 
 
 def detach(input: Tensor) -> Tensor:

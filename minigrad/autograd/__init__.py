@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core import engine
-from ..core.engine import grad
 from ..core.messages import NoAttribute as _NoAttribute
 from ..core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from ..core.shape import fail
 from ..core.tensor import Tensor
+from ..ops.join import stack
 from . import function, functional, graph, profiler
 from .anomaly import detect_anomaly, is_anomaly_check_nan_enabled, is_anomaly_enabled, set_detect_anomaly
 from .checking import GradcheckError, gradcheck, gradgradcheck
@@ -19,6 +20,33 @@ __all__ = ["Function", "GradcheckError", "Variable", "backward", "detect_anomaly
            "functional", "grad", "gradcheck", "gradgradcheck", "graph", "inference_mode",
            "is_anomaly_check_nan_enabled", "is_anomaly_enabled", "is_grad_enabled", "no_grad", "profiler",
            "set_detect_anomaly", "set_grad_enabled"]
+
+
+def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
+         create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
+         is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
+    """The gradients of `outputs` with respect to `inputs`, one for each input; `.grad` does not change.
+
+    `grad_outputs[i]` has the shape of `outputs[i]`; None means 1, for a scalar. With `create_graph=True` the gradients
+    are recorded, and may be differentiated again, to any order. An input that the outputs do not depend on raises
+    RuntimeError; `allow_unused=True` gives None for it, `materialize_grads=True` zeros.
+
+    `is_grads_batched`: each of `grad_outputs` has a first dimension more, and so has each gradient; there is a walk for
+    each of its entries.
+    """
+    if not is_grads_batched:
+        return engine.grad(outputs, inputs, grad_outputs, retain_graph, create_graph, only_inputs, allow_unused,
+                           materialize_grads)
+    batches = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs or ())
+    sizes = {tuple(b.shape[:1]) for b in batches if b is not None}
+    if len(sizes) != 1 or sizes <= {(), (0,)}:
+        fail("autograd.grad", "with is_grads_batched, grad_outputs must have one first size, not 0",
+             [None if b is None else b.layout for b in batches])
+    (n,), = sizes
+    rows = [engine.grad(outputs, inputs, [None if b is None else b[i] for b in batches],
+                        retain_graph if i == n - 1 else True, create_graph, only_inputs, allow_unused,
+                        materialize_grads) for i in range(n)]
+    return tuple([None if column[0] is None else stack(column) for column in zip(*rows, strict=True)])
 
 
 def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence[Tensor | None] | None = None,

@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
+from ..core.half import finfo
 from ..core.tensor import Tensor
+from ..ops.creation import full
 from ..ops.linalg import eigvalsh
 from ..ops.math import eq, ge, gt, le, logical_and, lt
 
@@ -40,10 +43,18 @@ def _one_hot(value: Tensor) -> Tensor:
     return logical_and((eq(value, 0) | eq(value, 1)).all(-1), eq(value.sum(-1), 1))
 
 
+def _triangular(value: Tensor) -> Tensor:
+    return eq(value.tril(), value).reshape(*value.shape[:-2], -1).all(-1)
+
+
 def _lower(value: Tensor) -> Tensor:
     """A lower triangle with a positive diagonal."""
-    below = eq(value.tril(), value).reshape(*value.shape[:-2], -1).all(-1)
-    return logical_and(below, gt(value.diagonal(dim1=-2, dim2=-1), 0).all(-1))
+    return logical_and(_triangular(value), gt(value.diagonal(dim1=-2, dim2=-1), 0).all(-1))
+
+
+def _unit_rows(value: Tensor) -> Tensor:
+    near = (value.norm(dim=-1) - 1).abs() <= 10 * value.shape[-1] * float(finfo(value.dtype).eps)
+    return logical_and(_lower(value), near.all(-1))
 
 
 def _symmetric(value: Tensor) -> Tensor:
@@ -51,58 +62,140 @@ def _symmetric(value: Tensor) -> Tensor:
     return near.reshape(*value.shape[:-2], -1).all(-1)
 
 
-def _definite(value: Tensor) -> Tensor:
-    return logical_and(_symmetric(value), gt(eigvalsh(value), 0).all(-1))
+def _definite(value: Tensor, test: Callable[[Any, Any], Tensor] = gt) -> Tensor:
+    return logical_and(_symmetric(value), test(eigvalsh(value), 0).all(-1))
 
 
-def _below(name: str, sign: str, check: Callable[[Any, Any], Tensor]) -> Callable[[Any], Constraint]:
-    def made(bound: Any) -> Constraint:
-        which = "upper_bound" if sign == "<" else "lower_bound"
-        return Constraint(f"{name}({which}={bound})", lambda v: check(v, bound))
-    made.__doc__, made.__name__ = f"value {sign} bound.", name
-    return made
+class _Bounded(Constraint):
+    """Numbers that each of `_tests` holds for, with the bound in its place."""
+
+    _tests: tuple[Callable[[Any, Any], Tensor], ...]
+
+    def __init__(self, **bounds: Any) -> None:
+        vars(self).update(bounds)
+        self._bounds = bounds.values()
+        named = ", ".join(f"{name}={bound}" for name, bound in bounds.items())
+        super().__init__(f"{type(self).__name__.title().replace('_', '')}({named})")
+
+    def check(self, value: Any) -> Tensor:
+        """Where it is within the bounds."""
+        held = [test(value, bound) for test, bound in zip(self._tests, self._bounds, strict=True)]
+        return reduce(logical_and, [_whole(value), *held] if self.is_discrete else held)
 
 
-greater_than, greater_than_eq = _below("GreaterThan", ">", gt), _below("GreaterThanEq", ">=", ge)
-less_than = _below("LessThan", "<", lt)
+class greater_than(_Bounded):
+    """value > lower_bound"""
+
+    _tests = (gt,)
+
+    def __init__(self, lower_bound: Any) -> None:
+        super().__init__(lower_bound=lower_bound)
 
 
-def interval(low: Any, high: Any) -> Constraint:
-    """low <= value <= high; the bounds are numbers or tensors."""
-    return Constraint(f"Interval(lower_bound={low}, upper_bound={high})", lambda v: ge(v, low) & le(v, high))
+class greater_than_eq(greater_than):
+    """value >= lower_bound"""
+
+    _tests = (ge,)
 
 
-def half_open_interval(low: Any, high: Any) -> Constraint:
-    """low <= value < high."""
-    return Constraint(f"HalfOpenInterval(lower_bound={low}, upper_bound={high})", lambda v: ge(v, low) & lt(v, high))
+class integer_greater_than(greater_than):
+    """Whole numbers, value >= lower_bound"""
+
+    _tests, is_discrete = (ge,), True
 
 
-def integer_interval(low: Any, high: Any) -> Constraint:
-    """Whole numbers, low <= value <= high."""
-    return Constraint(f"IntegerInterval(lower_bound={low}, upper_bound={high})",
-                      lambda v: _whole(v) & ge(v, low) & le(v, high), True)
+class less_than(_Bounded):
+    """value < upper_bound"""
+
+    _tests = (lt,)
+
+    def __init__(self, upper_bound: Any) -> None:
+        super().__init__(upper_bound=upper_bound)
 
 
-def multinomial(total: int) -> Constraint:
-    """Vectors of whole numbers from 0 on with the sum `total`."""
-    return Constraint("Multinomial()", lambda v: ge(v, 0).all(-1) & le(v.sum(-1), total), True, 1)
+class interval(_Bounded):
+    """lower_bound <= value <= upper_bound; the bounds are numbers or tensors"""
+
+    _tests = (ge, le)
+
+    def __init__(self, lower_bound: Any, upper_bound: Any) -> None:
+        super().__init__(lower_bound=lower_bound, upper_bound=upper_bound)
 
 
-def independent(base: Constraint, dims: int) -> Constraint:
-    """`base` for all numbers of the last `dims` dimensions together."""
-    def check(value: Tensor) -> Tensor:
-        truth = base.check(value)
+class half_open_interval(interval):
+    """lower_bound <= value < upper_bound"""
+
+    _tests = (ge, lt)
+
+
+class integer_interval(interval):
+    """Whole numbers, lower_bound <= value <= upper_bound"""
+
+    is_discrete = True
+
+
+class multinomial(Constraint):
+    """Vectors of whole numbers from 0 on with the sum `upper_bound`"""
+
+    is_discrete, event_dim = True, 1
+
+    def __init__(self, upper_bound: int) -> None:
+        super().__init__("Multinomial()")
+        self.upper_bound = upper_bound
+
+    def check(self, value: Any) -> Tensor:
+        """Where they are."""
+        return ge(value, 0).all(-1) & le(value.sum(-1), self.upper_bound)
+
+
+class independent(Constraint):
+    """`base_constraint` for all numbers of the last `reinterpreted_batch_ndims` dimensions together"""
+
+    def __init__(self, base_constraint: Constraint, reinterpreted_batch_ndims: int) -> None:
+        self.base_constraint, self.reinterpreted_batch_ndims = base_constraint, reinterpreted_batch_ndims
+        super().__init__(f"IndependentConstraint({base_constraint}, {reinterpreted_batch_ndims})",
+                         is_discrete=base_constraint.is_discrete,
+                         event_dim=base_constraint.event_dim + reinterpreted_batch_ndims)
+
+    def check(self, value: Any) -> Tensor:
+        """Where it holds for all of them."""
+        truth, dims = self.base_constraint.check(value), self.reinterpreted_batch_ndims
         return truth.reshape(*truth.shape[:truth.ndim - dims], -1).all(-1) if dims else truth
-    return Constraint(f"IndependentConstraint({base}, {dims})", check, base.is_discrete, base.event_dim + dims)
 
 
+class dependent_property(property):
+    """Decorates a constraint that depends on parameters: a property of the distribution, and `dependent` for its class.
+
+        @constraints.dependent_property(is_discrete=False, event_dim=0)
+        def support(self): return constraints.interval(self.low, self.high)
+    """
+
+    def __init__(self, fn: Any = None, *, is_discrete: bool | None = None, event_dim: int | None = None) -> None:
+        super().__init__(fn)
+        self._given = {"is_discrete": is_discrete, "event_dim": event_dim}
+        vars(self).update({k: v for k, v in self._given.items() if v is not None})
+
+    def __call__(self, fn: Any) -> dependent_property:
+        return dependent_property(fn, **self._given)        # type: ignore[arg-type]
+
+
+def is_dependent(constraint: Any) -> bool:
+    """Does the constraint depend on parameters?"""
+    return constraint is dependent or isinstance(constraint, dependent_property)
+
+
+dependent = Constraint("Dependent()")                       # it is known only when the parameters are
 boolean = Constraint("Boolean()", lambda v: eq(v, 0) | eq(v, 1), True)
-nonnegative_integer = Constraint("IntegerGreaterThan(lower_bound=0)", lambda v: _whole(v) & ge(v, 0), True)
-positive_integer = Constraint("IntegerGreaterThan(lower_bound=1)", lambda v: _whole(v) & ge(v, 1), True)
+nonnegative_integer, positive_integer = integer_greater_than(0), integer_greater_than(1)
 real = Constraint("Real()", lambda v: eq(v, v))                                 # not nan
 positive, nonnegative, unit_interval = greater_than(0.0), greater_than_eq(0.0), interval(0.0, 1.0)
 real_vector = independent(real, 1)
 simplex = Constraint("Simplex()", lambda v: ge(v, 0).all(-1) & lt((v.sum(-1) - 1).abs(), 1e-6), event_dim=1)
 one_hot = Constraint("OneHot()", _one_hot, True, 1)
+lower_triangular = Constraint("LowerTriangular()", _triangular, event_dim=2)
 lower_cholesky = Constraint("LowerCholesky()", _lower, event_dim=2)
+corr_cholesky = Constraint("CorrCholesky()", _unit_rows, event_dim=2)           # its rows have the length 1
+square = Constraint("Square()", lambda v: full(v.shape[:-2], v.shape[-2] == v.shape[-1]), event_dim=2)
+symmetric = Constraint("Symmetric()", _symmetric, event_dim=2)
+positive_semidefinite = Constraint("PositiveSemidefinite()", lambda v: _definite(v, ge), event_dim=2)
 positive_definite = Constraint("PositiveDefinite()", _definite, event_dim=2)

@@ -593,7 +593,54 @@ class Beta(Parametric):
         return self._dirichlet.entropy()
 
 
-class MultivariateNormal(Distribution):
+class Factored(Distribution):
+    """What takes one of three matrices (*, K, K), a covariance, its inverse `precision_matrix` or its lower Cholesky
+    factor `scale_tril`, and computes with the factor."""
+
+    _factor: Tensor                                     # (*, K, K), broadcast where it is used
+
+    def _given(self, **given: Tensor | None) -> tuple[str, Tensor]:
+        """The name and the matrix of these that is not None."""
+        op, found = type(self).__name__, {name: m for name, m in given.items() if m is not None}
+        if len(found) != 1:
+            raise ValueError(f"[{op}] Exactly one of covariance_matrix or precision_matrix or scale_tril may be "
+                             f"specified; got {list(found)}")
+        ((name, matrix),) = found.items()
+        if matrix.ndim < 2:
+            raise ValueError(f"[{op}] {name} must be at least two-dimensional, with optional leading batch dimensions; "
+                             f"got {matrix.layout}")
+        return name, matrix
+
+    def _factorize(self, name: str, matrix: Tensor) -> None:
+        if name == "precision_matrix":                  # its Cholesky factor with both orders reversed, inverted
+            turned = cholesky(matrix.flip(-2, -1)).flip(-2, -1).mT
+            matrix = solved(turned, eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device))
+        self._factor = cholesky(matrix) if name == "covariance_matrix" else matrix
+
+    def __getattr__(self, name: str) -> Tensor:
+        """The matrices that were not given."""
+        if name in ("covariance_matrix", "precision_matrix", "scale_tril"):
+            k = self._event_shape[0]
+            factor = self._factor.expand(*self._batch_shape, k, k)
+            if name == "scale_tril":
+                return factor
+            if name == "covariance_matrix":
+                return factor @ factor.mT
+            inverse = solved(factor, eye(k, dtype=factor.dtype, device=factor.device))
+            return inverse.mT @ inverse
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _half_log_det(self) -> Tensor:
+        return log(self._factor.diagonal(dim1=-2, dim2=-1)).sum(-1)
+
+
+def solved(low: Tensor, x: Tensor) -> Tensor:
+    """low^-1 x, of a lower triangle and a matrix; their batches are broadcast."""
+    batch = np.broadcast_shapes(tuple(low.shape[:-2]), tuple(x.shape[:-2]))
+    return solve_triangular(low.expand(*batch, *low.shape[-2:]), x.expand(*batch, *x.shape[-2:]), upper=False)
+
+
+class MultivariateNormal(Factored):
     """N(loc, covariance_matrix), a normal vector: loc (*, K), and one of three matrices (*, K, K): the covariance, its
     inverse `precision_matrix`, or its lower Cholesky factor `scale_tril`, with which it computes.
 
@@ -611,44 +658,16 @@ class MultivariateNormal(Distribution):
                  scale_tril: Tensor | None = None, validate_args: bool | None = None) -> None:
         if loc.ndim < 1:
             raise ValueError(f"[MultivariateNormal] loc must be at least one-dimensional; got {loc.layout}")
-        given = {"covariance_matrix": covariance_matrix, "precision_matrix": precision_matrix,
-                 "scale_tril": scale_tril}
-        found = {name: m for name, m in given.items() if m is not None}
-        if len(found) != 1:
-            raise ValueError("[MultivariateNormal] Exactly one of covariance_matrix or precision_matrix or scale_tril "
-                             f"may be specified; got {list(found)}")
-        ((name, matrix),) = found.items()
-        if matrix.ndim < 2:
-            raise ValueError(f"[MultivariateNormal] {name} must be at least two-dimensional, with optional leading "
-                             f"batch dimensions; got {matrix.layout}")
+        name, matrix = self._given(covariance_matrix=covariance_matrix, precision_matrix=precision_matrix,
+                                   scale_tril=scale_tril)
         k = loc.shape[-1]
         batch = np.broadcast_shapes(tuple(matrix.shape[:-2]), tuple(loc.shape[:-1]))
         self.loc = loc.expand(*batch, k)
         vars(self)[name] = matrix.expand(*batch, k, k)
         super().__init__(batch, (k,), validate_args)
-        if name == "precision_matrix":                  # its Cholesky factor with both orders reversed, inverted
-            turned = cholesky(matrix.flip(-2, -1)).flip(-2, -1).mT
-            factor = solve_triangular(turned, eye(k, dtype=loc.dtype, device=loc.device).expand(*turned.shape),
-                                      upper=False)
-        else:
-            factor = matrix if name == "scale_tril" else cholesky(matrix)
-        self._factor = factor                           # (*, K, K), broadcast where it is used
+        self._factorize(name, matrix)
 
-    def __getattr__(self, name: str) -> Tensor:
-        """The matrices that were not given."""
-        if name in ("covariance_matrix", "precision_matrix", "scale_tril"):
-            k = self._event_shape[0]
-            factor = self._factor.expand(*self._batch_shape, k, k)
-            if name == "scale_tril":
-                return factor
-            if name == "covariance_matrix":
-                return factor @ factor.mT
-            one = eye(k, dtype=factor.dtype, device=factor.device).expand(*factor.shape)
-            inverse = solve_triangular(factor, one, upper=False)
-            return inverse.mT @ inverse
-        raise AttributeError(f"'MultivariateNormal' object has no attribute {name!r}")
-
-    def expand(self, batch_shape: Sequence[int]) -> MultivariateNormal:
+    def expand(self, batch_shape: Sequence[int]) -> Any:
         """See `Distribution.expand`."""
         made = MultivariateNormal(self.loc.expand(*batch_shape, *self._event_shape), scale_tril=self._factor,
                                   validate_args=False)
@@ -668,25 +687,31 @@ class MultivariateNormal(Distribution):
     @property
     def variance(self) -> Tensor:
         """The diagonal of the covariance"""
-        return (self._factor * self._factor).sum(-1).expand(*self._batch_shape, *self._event_shape)
+        root = self._root()
+        return (root * root).sum(-1).expand(*self._batch_shape, *self._event_shape)
+
+    def _root(self) -> Tensor:
+        """A matrix A with covariance = A A^T"""
+        return self._factor
+
+    def _squares(self, x: Tensor) -> Tensor:
+        """x^T covariance^-1 x of each column x: (*, K, n) -> (*, n)"""
+        z = solved(self._factor, x)
+        return (z * z).sum(-2)
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
-        """loc + L z, L the Cholesky factor"""
-        z = normal_like(self._extended_shape(sample_shape), self.loc)
-        return self.loc + (self._factor @ z.unsqueeze(-1)).squeeze(-1)
+        """loc + A z, with covariance = A A^T"""
+        root = self._root()
+        z = normal_like((*sample_shape, *self._batch_shape, root.shape[-1]), self.loc)
+        return self.loc + (root @ z.unsqueeze(-1)).squeeze(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """-(|L^-1 (x - loc)|^2 + K log(2 pi)) / 2 - sum(log(diagonal of L))"""
+        """-((x - loc)^T covariance^-1 (x - loc) + K log(2 pi) + log(det(covariance))) / 2"""
         d = self._checked(value) - self.loc
-        shape = np.broadcast_shapes(tuple(d.shape[:-1]), tuple(self._factor.shape[:-2]))
-        k = self._event_shape[0]
-        z = solve_triangular(self._factor.expand(*shape, k, k), d.expand(*shape, k).unsqueeze(-1), upper=False)
-        return -0.5 * ((z * z).sum((-2, -1)) + k * math.log(2 * math.pi)) - self._half_log_det()
-
-    def _half_log_det(self) -> Tensor:
-        return log(self._factor.diagonal(dim1=-2, dim2=-1)).sum(-1)
+        squares = self._squares(d.unsqueeze(-1)).squeeze(-1)
+        return -0.5 * (squares + self._event_shape[0] * math.log(2 * math.pi)) - self._half_log_det()
 
     def entropy(self) -> Tensor:
-        """K (1 + log(2 pi)) / 2 + sum(log(diagonal of L))"""
+        """(K (1 + log(2 pi)) + log(det(covariance))) / 2"""
         found = 0.5 * self._event_shape[0] * (1 + math.log(2 * math.pi)) + self._half_log_det()
         return found.expand(*self._batch_shape)

@@ -224,7 +224,7 @@ def _drawing(kind: str) -> Any:
     return draw
 
 
-_DRAWS = {kind: _drawing(kind) for kind in ("binomial", "poisson")}
+_DRAWS = {kind: _drawing(kind) for kind in ("binomial", "poisson", "vonmises")}
 
 
 class Categorical(Distribution):

@@ -63,7 +63,8 @@ class Distribution:
         if self._validate_args and current.recorder is None:
             for name, constraint in self.arg_constraints.items():
                 value = vars(self).get(name)
-                if value is not None and not bool(constraint.check(value.detach()).all()):
+                if value is not None and not constraints.is_dependent(constraint) and not bool(
+                        constraint.check(value.detach()).all()):
                     raise ValueError(
                         f"[{type(self).__name__}] Expected parameter {name} ({type(value).__name__} of shape "
                         f"{tuple(value.shape)}) of "

@@ -5,9 +5,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..core.tensor import Tensor
 from ..ops.activation import softplus
-from ..ops.linalg import solve_triangular
+from ..ops.formula import xlogy
 from ..ops.math import digamma, eq, erf, exp, gt, lgamma, log, log1p, lt, where
 from .continuous import (
     EULER,
@@ -24,8 +26,10 @@ from .continuous import (
     Uniform,
 )
 from .discrete import Bernoulli, Categorical, Geometric, OneHotCategorical, Poisson
-from .distribution import Distribution, Independent, sum_rightmost
+from .distribution import Distribution, Independent, sum_rightmost, zeros_with
 from .further import Binomial, Pareto
+from .matrix import Wishart
+from .rare import ContinuousBernoulli
 from .transforms import TransformedDistribution
 
 _known: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {}
@@ -135,14 +139,9 @@ def _multivariate(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
     if p.event_shape != q.event_shape:
         raise ValueError("[kl_divergence] KL-divergence between two Multivariate Normals with different event shapes "
                          f"cannot be computed; got {tuple(p.event_shape)} and {tuple(q.event_shape)}")
-    k, low, mine = p.event_shape[0], q._factor, p._factor
-    d = q.loc - p.loc
-    shape = (d[..., 0] + low[..., 0, 0] + mine[..., 0, 0]).shape
-    low = low.expand(*shape, k, k)
-    spread = solve_triangular(low, mine.expand(*shape, k, k), upper=False)
-    moved = solve_triangular(low, d.expand(*shape, k).unsqueeze(-1), upper=False)
+    d = (q.loc - p.loc).unsqueeze(-1)
     return (q._half_log_det() - p._half_log_det()
-            + 0.5 * ((spread * spread).sum((-2, -1)) + (moved * moved).sum((-2, -1)) - k))
+            + 0.5 * (q._squares(p._root()).sum(-1) + q._squares(d).squeeze(-1) - p.event_shape[0]))
 
 
 @register_kl(Bernoulli, Bernoulli)
@@ -194,15 +193,91 @@ def _normal_laplace(p: Normal, q: Laplace) -> Tensor:
     return -p.entropy() + log(2 * q.scale) + away / q.scale
 
 
-def _to_normal(p: Any, q: Normal) -> Tensor:
-    """-entropy(p) - E_p[log q] asks for the moments of p alone."""
-    d = (p.mean - q.loc) / q.scale
-    away = 0.5 * (p.variance / (q.scale * q.scale) + d * d)
-    return -p.entropy() + log(q.scale) + (0.5 * math.log(2 * math.pi)) + away
+# E[log(x)] and E[e^(-t x)]
+_LOG: dict[type, Callable[[Any], Tensor]] = {
+    Beta: lambda p: digamma(p.concentration1) - digamma(p.concentration1 + p.concentration0),
+    Exponential: lambda p: -EULER - log(p.rate),
+    Gamma: lambda p: digamma(p.concentration) - log(p.rate),
+    Pareto: lambda p: log(p.scale) + 1 / p.alpha,
+    Uniform: lambda p: (xlogy(p.high, p.high) - xlogy(p.low, p.low)) / (p.high - p.low) - 1}
+_EXP: dict[type, Callable[[Any, Tensor], Tensor]] = {
+    Exponential: lambda p, t: p.rate / (p.rate + t),
+    Gamma: lambda p, t: (p.rate / (p.rate + t)) ** p.concentration,
+    Normal: lambda p, t: exp(0.5 * (t * p.scale) ** 2 - t * p.loc),
+    Uniform: lambda p, t: exp(-t * p.low) * -(-t * (p.high - p.low)).expm1() / (t * (p.high - p.low))}
 
 
-for _kind in (Beta, Exponential, Gamma, Gumbel, Laplace, Pareto, Uniform):
-    _known[_kind, Normal] = _to_normal
+def _of_kind(table: dict[type, Any], p: Any) -> Any:
+    return next(table[kind] for kind in type(p).__mro__ if kind in table)
+
+
+def _expected(p: Any, q: Any) -> Tensor:
+    """E_p[log q(x)], of moments of p."""
+    if isinstance(q, Normal):
+        d = (p.mean - q.loc) / q.scale
+        return -0.5 * (p.variance / (q.scale * q.scale) + d * d) - log(q.scale) - 0.5 * math.log(2 * math.pi)
+    if isinstance(q, Exponential):
+        return log(q.rate) - q.rate * p.mean
+    if isinstance(q, Gamma):
+        a = q.concentration
+        return a * log(q.rate) - lgamma(a) + (a - 1) * _of_kind(_LOG, p)(p) - q.rate * p.mean
+    if isinstance(q, Gumbel):
+        return (q.loc - p.mean) / q.scale - log(q.scale) - exp(q.loc / q.scale) * _of_kind(_EXP, p)(p, 1 / q.scale)
+    if isinstance(q, Pareto):
+        return log(q.alpha) + q.alpha * log(q.scale) - (q.alpha + 1) * _LOG[Uniform](p)
+    if isinstance(q, Beta):                             # p is Uniform, and 1 - x is so, too
+        a, b = q.concentration1, q.concentration0
+        other = _LOG[Uniform](Uniform(1 - p.high, 1 - p.low, validate_args=False))
+        return (a - 1) * _LOG[Uniform](p) + (b - 1) * other - (lgamma(a) + lgamma(b) - lgamma(a + b))
+    if isinstance(q, ContinuousBernoulli):
+        return q.logits * p.mean - q.log_normalizer()
+    return -log(q.high - q.low)                         # Uniform
+
+
+def _reaches(p: Any, q: Any) -> Any:
+    """Is a bounded p possible where q is not?"""
+    low, high = (p.low, p.high) if isinstance(p, Uniform) else (0.0, 1.0)
+    if isinstance(q, Beta | ContinuousBernoulli):
+        return lt(p.low, 0) | gt(p.high, 1) if isinstance(p, Uniform) else False
+    if isinstance(q, Uniform):
+        return gt(q.low, low) | lt(q.high, high)
+    if isinstance(q, Pareto):
+        return lt(p.low, q.scale)
+    return lt(low, 0) if isinstance(q, Exponential | Gamma) and isinstance(p, Uniform) else False
+
+
+def _by_moments(p: Any, q: Any) -> Tensor:
+    found, apart = -p.entropy() - _expected(p, q), _reaches(p, q)
+    return found if apart is False else _gap(found, apart)
+
+
+def _infinite(p: Any, q: Any) -> Tensor:
+    """p is possible where q is not, whatever their parameters."""
+    return zeros_with(np.broadcast_shapes(tuple(p.batch_shape), tuple(q.batch_shape)), p.mean) + math.inf
+
+
+_ALL, _POSITIVE, _UNIT = (Normal, Laplace, Gumbel), (Exponential, Gamma), (Beta, ContinuousBernoulli)
+for _kinds, _others, _rule in (
+        ((*_POSITIVE, *_UNIT, Gumbel, Laplace, Pareto, Uniform), (Normal,), _by_moments),
+        ((Beta, Exponential, Pareto, Uniform), (Gamma,), _by_moments),
+        ((*_UNIT, Gamma, Pareto, Uniform), (Exponential,), _by_moments), ((*_EXP,), (Gumbel,), _by_moments),
+        (_UNIT, (ContinuousBernoulli, Uniform), _by_moments), ((Uniform,), (*_UNIT, Pareto), _by_moments),
+        (_ALL, (*_UNIT, *_POSITIVE, Pareto, Uniform), _infinite), (_POSITIVE, (*_UNIT, Pareto, Uniform), _infinite),
+        ((Pareto,), (*_UNIT, Uniform), _infinite), (_UNIT, (Pareto,), _infinite),
+        ((Poisson,), (Bernoulli, Binomial), _infinite)):
+    for _p in _kinds:
+        for _q in _others:
+            _known[_p, _q] = _rule
+
+
+@register_kl(Bernoulli, Poisson)
+def _bernoulli_poisson(p: Bernoulli, q: Poisson) -> Tensor:
+    return -p.entropy() - (p.probs * log(q.rate) - q.rate)
+
+
+@register_kl(Wishart, Wishart)
+def _wishart(p: Wishart, q: Wishart) -> Tensor:
+    return p.mean_log_prob(p) - q.mean_log_prob(p)
 
 
 @register_kl(Independent, Independent)

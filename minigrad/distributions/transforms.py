@@ -13,8 +13,9 @@ from ..core.modes import no_grad
 from ..core.tensor import Size, Tensor
 from ..ops.activation import sigmoid, softplus
 from ..ops.arrange import pad
-from ..ops.creation import arange
+from ..ops.creation import arange, eye, tril_indices
 from ..ops.formula import clamp_min
+from ..ops.linalg import cholesky
 from ..ops.math import exp, log, log1p, tanh
 from ..ops.softmax import softmax
 from . import constraints
@@ -298,7 +299,7 @@ class ComposeTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """The sum of those of the parts, over the dimensions of a value"""
-        total: Any = 0.0
+        total: Any = 0.0 if self.parts else zeros_with(x.shape, x)
         dims = self.domain.event_dim
         for part in self.parts:
             new = part(x)
@@ -382,6 +383,165 @@ class StickBreakingTransform(Transform):
     def inverse_shape(self, shape: Sequence[int]) -> Size:
         """One number less."""
         return Size((*shape[:-1], shape[-1] - 1))
+
+
+class IndependentTransform(Transform):
+    """`base_transform` of all numbers of the last `reinterpreted_batch_ndims` dimensions as one value."""
+
+    def __init__(self, base_transform: Transform, reinterpreted_batch_ndims: int, cache_size: int = 0) -> None:
+        super().__init__(cache_size)
+        self.base_transform, self.reinterpreted_batch_ndims = base_transform, reinterpreted_batch_ndims
+        self.bijective = base_transform.bijective           # type: ignore[misc]
+        self.domain = constraints.independent(base_transform.domain, reinterpreted_batch_ndims)
+        self.codomain = constraints.independent(base_transform.codomain, reinterpreted_batch_ndims)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.base_transform(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.base_transform.inv(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """That of the base, summed over them"""
+        return sum_rightmost(self.base_transform.log_abs_det_jacobian(x, y), self.reinterpreted_batch_ndims)
+
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        """As the base."""
+        return self.base_transform.forward_shape(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        """As the base."""
+        return self.base_transform.inverse_shape(shape)
+
+
+class ReshapeTransform(Transform):
+    """x with its last dimensions, `in_shape`, as `out_shape`. ValueError unless they have as many elements."""
+
+    def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int], cache_size: int = 0) -> None:
+        super().__init__(cache_size)
+        self.in_shape, self.out_shape = Size(in_shape), Size(out_shape)
+        if math.prod(in_shape) != math.prod(out_shape):
+            raise ValueError(f"[ReshapeTransform] in_shape and out_shape have different numbers of elements; got "
+                             f"{tuple(in_shape)} and {tuple(out_shape)}")
+        self.domain = constraints.independent(constraints.real, len(in_shape))
+        self.codomain = constraints.independent(constraints.real, len(out_shape))
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x.reshape(self.forward_shape(x.shape))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y.reshape(self.inverse_shape(y.shape))
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """0"""
+        return zeros_with(x.shape[:x.ndim - len(self.in_shape)], x)
+
+    def _swapped(self, shape: Sequence[int], old: Size, new: Size) -> Size:
+        cut = len(shape) - len(old)
+        if cut < 0 or tuple(shape[cut:]) != tuple(old):
+            raise ValueError(f"[ReshapeTransform] Shape mismatch: expected the last sizes {tuple(old)}; "
+                             f"got {tuple(shape)}")
+        return Size((*shape[:cut], *new))
+
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        """With `out_shape` in the place of `in_shape`; ValueError without it."""
+        return self._swapped(shape, self.in_shape, self.out_shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        """With `in_shape` in the place of `out_shape`; ValueError without it."""
+        return self._swapped(shape, self.out_shape, self.in_shape)
+
+
+class CumulativeDistributionTransform(Transform):
+    """y = P(X <= x) for X of `distribution`: of two of them and an inverse, a copula."""
+
+    codomain = constraints.unit_interval
+
+    def __init__(self, distribution: Distribution, cache_size: int = 0) -> None:
+        super().__init__(cache_size)
+        self.distribution, self.domain = distribution, distribution.support
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.distribution.cdf(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.distribution.icdf(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """The logarithm of the density at x"""
+        return self.distribution.log_prob(x)
+
+
+class LowerCholeskyTransform(Transform):
+    """The lower triangle of a matrix, with e^x on the diagonal."""
+
+    bijective = False                                       # what is above the diagonal is lost
+    domain, codomain = constraints.independent(constraints.real, 2), constraints.lower_cholesky
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x.tril(-1) + exp(x.diagonal(dim1=-2, dim2=-1)).diag_embed()
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y.tril(-1) + log(y.diagonal(dim1=-2, dim2=-1)).diag_embed()
+
+
+class PositiveDefiniteTransform(LowerCholeskyTransform):
+    """y = L L^T with the L of `LowerCholeskyTransform`."""
+
+    codomain = constraints.positive_definite
+
+    def _call(self, x: Tensor) -> Tensor:
+        low = super()._call(x)
+        return low @ low.mT
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return super()._inverse(cholesky(y))
+
+
+class CorrCholeskyTransform(Transform):
+    """D (D - 1) / 2 numbers to the Cholesky factor (D, D) of a matrix of correlations. In row i, tanh(x) is the share
+    of what the numbers before it leave of the length 1: y_ij = tanh(x_ij) sqrt(1 - sum_{k<j} y_ik^2) (Lewandowski,
+    Kurowicka and Joe 2009, section 3)."""
+
+    domain, codomain = constraints.real_vector, constraints.corr_cholesky
+
+    @staticmethod
+    def _below(d: int, like: Tensor) -> tuple[Tensor, ...]:
+        return (..., *tril_indices(d, d, -1, device=like.device))           # type: ignore[return-value]
+
+    @staticmethod
+    def _left(y: Tensor) -> Tensor:
+        """1 - sum_{k<j} y_ik^2, for each j"""
+        return pad(1 - (y * y).cumsum(-1)[..., :-1], (1, 0), value=1.0)
+
+    def _call(self, x: Tensor) -> Tensor:
+        d = self.forward_shape(x.shape)[-1]
+        share = zeros_with((*x.shape[:-1], d, d), x)
+        share[self._below(d, x)] = tanh(x)
+        left = (1 - share * share).cumprod(-1).sqrt()
+        return (share + eye(d, dtype=x.dtype, device=x.device)) * pad(left[..., :-1], (1, 0), value=1.0)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        below = self._below(y.shape[-1], y)
+        return (y[below] / self._left(y)[below].sqrt()).atanh()
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """sum(log(1 - tanh(x_ij)^2) + log(1 - sum_{k<j} y_ik^2) / 2)"""
+        half = 0.5 * log(self._left(y)[self._below(y.shape[-1], y)])
+        return (half + TanhTransform().log_abs_det_jacobian(x, y)).sum(-1)
+
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        """(*, D, D); ValueError if the last size is no D (D - 1) / 2."""
+        n = shape[-1]
+        d = (1 + math.isqrt(1 + 8 * n)) // 2
+        if d * (d - 1) // 2 != n:
+            raise ValueError("[CorrCholeskyTransform] Input is not a flattened lower-diagonal number, D (D - 1) / 2; "
+                             f"got {n}")
+        return Size((*shape[:-1], d, d))
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        """(*, D (D - 1) / 2)"""
+        return Size((*shape[:-2], shape[-1] * (shape[-1] - 1) // 2))
 
 
 identity_transform = ComposeTransform([])

@@ -24,7 +24,7 @@ class Embedding(Module):
 
     `weight` starts in N(0, 1). The row `padding_idx` starts at 0 and gets no gradient. `max_norm`: rows that are used
     and whose `norm_type`-norm is larger are scaled down to it, in `weight` itself. `scale_grad_by_freq`: the gradient
-    of a row is divided by how often the batch uses it. `sparse=True` raises NotImplementedError.
+    of a row is divided by how often the batch uses it. `sparse` changes nothing: the gradient is dense.
 
         >>> nn.Embedding(10, 3)(minigrad.tensor([[1, 2], [4, 5]])).shape
         Size([2, 2, 3])
@@ -35,9 +35,6 @@ class Embedding(Module):
                  sparse: bool = False, _weight: Tensor | None = None, _freeze: bool = False,
                  device: DeviceLike = None, dtype: DtypeLike = None) -> None:
         super().__init__()
-        if sparse:
-            raise NotImplementedError("[Embedding] sparse=True is not supported: there are no sparse tensors; "
-                                      "use sparse=False")
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
                 fail("Embedding", "padding_idx must be within num_embeddings",
@@ -76,7 +73,8 @@ class Embedding(Module):
             text += f", max_norm={self.max_norm}"
         if self.norm_type != 2:
             text += f", norm_type={self.norm_type}"
-        return text + (f", scale_grad_by_freq={self.scale_grad_by_freq}" if self.scale_grad_by_freq else "")
+        text += f", scale_grad_by_freq={self.scale_grad_by_freq}" if self.scale_grad_by_freq else ""
+        return text + (", sparse=True" if self.sparse else "")
 
     @classmethod
     def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None,
@@ -106,7 +104,7 @@ def _bags(offsets: Tensor, count: int, closed: bool) -> np.ndarray:
 
 
 def _check_bag(input: Tensor, weight: Tensor, offsets: Tensor | None, mode: str, scale_grad_by_freq: bool,
-               sparse: bool, per_sample_weights: Tensor | None) -> None:
+               per_sample_weights: Tensor | None) -> None:
     if per_sample_weights is not None and per_sample_weights.shape != input.shape:
         raise ValueError("[embedding_bag] per_sample_weights must have the same shape as the input; got "
                          f"{per_sample_weights.layout} and {input.layout}")
@@ -120,9 +118,6 @@ def _check_bag(input: Tensor, weight: Tensor, offsets: Tensor | None, mode: str,
         raise ValueError(f"[embedding_bag] mode has to be one of sum, mean or max; got {mode!r}")
     if mode == "max" and scale_grad_by_freq:
         raise ValueError("[embedding_bag] max mode does not support scaling the gradient by the frequency")
-    if sparse:
-        fail("embedding_bag", "sparse=True is not supported: there are no sparse tensors", fix="use sparse=False",
-             kind=NotImplementedError)
     if per_sample_weights is not None and mode != "sum":
         raise NotImplementedError(f"[embedding_bag] per_sample_weights are for mode='sum' only; got {mode!r}")
 
@@ -138,7 +133,7 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     one its end), weight (V, D) -> (B, D). `per_sample_weights`, like input, multiply the rows, for "sum". Numbers equal
     to `padding_idx` are left out. `max_norm`, `norm_type`, `scale_grad_by_freq`: see `Embedding`.
     """
-    _check_bag(input, weight, offsets, mode, scale_grad_by_freq, sparse, per_sample_weights)
+    _check_bag(input, weight, offsets, mode, scale_grad_by_freq, per_sample_weights)
     rows = embedding(input.reshape(-1), weight, None, max_norm, norm_type, scale_grad_by_freq)
     if padding_idx is not None and not -weight.shape[0] <= padding_idx < weight.shape[0]:
         fail("embedding_bag", "padding_idx must be within num_embeddings", padding_idx)

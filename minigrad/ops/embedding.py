@@ -30,15 +30,12 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
 
     The row `padding_idx` gets no gradient. With `max_norm`, each row used whose `norm_type`-norm is larger is first
     scaled down to that norm, in `weight` itself. With `scale_grad_by_freq`, a row's gradient is divided by the number
-    of times that the row occurs in `input`.
+    of times that the row occurs in `input`. `sparse` changes nothing: the gradient is dense.
     """
     for name, t in (("input", input), ("weight", weight)):
         if not isinstance(t, Tensor):
             raise TypeError(f"[embedding] {name} must be a Tensor; got {type(t).__name__}")
     have = weight.layout
-    if sparse:
-        fail("embedding", "sparse=True is not supported: there are no sparse tensors", fix="use sparse=False",
-             kind=NotImplementedError)
     if have.ndim != 2:
         fail("embedding", "weight must have two dimensions, (num_embeddings, embedding_dim)", have)
     if input.dtype.name not in ("int32", "int64"):

@@ -35,5 +35,5 @@ def test_weights_are_converted(torch, tmp_path):
 
 
 def test_the_table_names_what_is_refused():
-    from minigrad.as_torch.names import REFUSED
-    assert [name for name in REFUSED if name not in PAGE] == []
+    from minigrad.as_torch.names import REFUSED, REFUSED_NAMES
+    assert [name for name in (*REFUSED, *REFUSED_NAMES.values()) if name not in PAGE] == []

@@ -541,6 +541,60 @@ def test_modules_of_distributions_are_attributes(door):
     """Of PyTorch's package all modules are there after `import torch`."""
     d = door.distributions
     assert d.normal.Normal is d.Normal and d.multivariate_normal.MultivariateNormal is d.MultivariateNormal and d.kl.kl_divergence is d.kl_divergence
-    assert d.categorical.Categorical is d.Categorical and d.transforms.ExpTransform is d.ExpTransform
+    assert d.categorical.Categorical is d.Categorical and d.constraint_registry.biject_to is d.biject_to and d.transforms.ExpTransform is d.ExpTransform
+    from torch.distributions.exp_family import ExponentialFamily
     from torch.distributions.gamma import Gamma
-    assert Gamma is d.Gamma
+    assert issubclass(Gamma, ExponentialFamily)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_gradients_of_convolutions_by_shape(door, n):
+    mg.manual_seed(0)
+    x, w, options = mg.randn(2, 4, *[5] * n, requires_grad=True), mg.randn(6, 2, *[3] * n, requires_grad=True), {"stride": 2, "padding": 1, "groups": 2}
+    y = getattr(nn.functional, f"conv{n}d")(x, w, None, **options)
+    g = mg.randn(*y.shape, requires_grad=True)
+    wanted = mg.autograd.grad(y, (x, w), g, create_graph=True)
+    for name, given, gx in zip(("input", "weight"), ((x.shape, w), (x, w.shape)), wanted, strict=True):
+        found = getattr(door.nn.grad, f"conv{n}d_{name}")(*given, g, **options)
+        other = w if name == "input" else x
+        for a, b in zip((found, *mg.autograd.grad((found * found).sum(), (other, g))), (gx, *mg.autograd.grad((gx * gx).sum(), (other, g), retain_graph=True)), strict=True):
+            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-4, atol=1e-4)
+    assert not door.nn.grad.conv1d_input((1, 1, 3), door.ones(1, 1, 1), door.ones(1, 1, 3)).requires_grad
+
+
+def test_norms_of_singular_values_and_powers(door):
+    x = np.random.default_rng(0).standard_normal((2, 3, 4))
+    t, out = door.tensor(x), door.zeros(3, 4, dtype=door.float64)
+    nuclear = [np.linalg.norm(m, "nuc") for m in x]
+    for got, want in ((door.norm(t[0], "nuc"), nuclear[0]), (door.norm(t, p="nuc", dim=(1, 2), keepdim=True), np.reshape(nuclear, (2, 1, 1))), (t[1].norm("nuc"), nuclear[1]),
+                      (door.nuclear_norm(t[0]), nuclear[0]), (door.norm(input=t, dim=1), np.linalg.norm(x, axis=1)), (t.norm(1, -1), abs(x).sum(-1)), (door.norm(t, dim=0, out=out), np.linalg.norm(x, axis=0)),
+                      (door.vander(t[0, 0]), np.vander(x[0, 0])), (door.vander(t[0, 0], 3, increasing=True), np.vander(x[0, 0], 3, True)), (door.adjoint(t), x.transpose(0, 2, 1))):
+        np.testing.assert_allclose(got.numpy(), want, rtol=1e-12)
+    assert out.any()
+
+
+def test_what_copies_of_pytorchs_own_code_import(door):
+    from torch.nn.common_types import _size_1_t, _size_2_opt_t, _size_any_t  # noqa: F401
+    from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary, is_tensor_like
+    from torch.utils.dlpack import from_dlpack, to_dlpack
+    from torch.utils.hooks import RemovableHandle
+    x = door.ones(2)
+    assert not has_torch_function((x,)) and not has_torch_function_unary(x) and handle_torch_function(door.add, (x,), x, 1).tolist() == [2, 2]
+    assert is_tensor_like(x) and not is_tensor_like(1) and from_dlpack(to_dlpack(x)).data_ptr() == x.data_ptr()
+    assert isinstance(nn.Linear(1, 1).register_forward_hook(print), RemovableHandle) and door.nn.CrossMapLRN2d(3).size == 3
+    assert x.record_stream(None) is None and door.get_device(x) == -1 and door.is_same_size(x, x)
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+    net.eval()
+    assert door.func.replace_all_batch_norm_modules_(net) is net and door.func.functionalize(net) is net
+    y = net[0](door.tensor([[1.0, 0.0], [3.0, 2.0]]))
+    assert y.mean().item() == pytest.approx(0, abs=1e-6) and net[0].running_mean is None and not list(net.buffers())
+
+
+@pytest.mark.parametrize(("name", "why"), [("polar", "real dtypes"), ("stft", "real dtypes"), ("linalg.eig", "real dtypes"), ("quint8", "quantized"), ("nn.parallel.gather", "parallel copies"), ("nn.parallel.replicate.replicate", "parallel copies"), ("quantize_per_tensor", "quantized"), ("sparse_csr_tensor", "sparse")])
+def test_names_are_refused_with_the_reason(door, name, why):
+    value = door
+    for part in name.split("."):
+        value = getattr(value, part)
+    with pytest.raises(NotImplementedError, match=rf"torch.{name} is not supported; minigrad has (no )?{why}"):
+        value(door.eye(2))
+    assert door.eye(2).dtype != value

@@ -92,3 +92,24 @@ def test_strict_and_wrong_arguments(on_both):
         functional.hessian(lambda x: x.sum(), mg.ones(2), outer_jacobian_strategy="backwards")
     with pytest.raises(RuntimeError, match=r"\[vjp\] v must have the shapes of the output.*\[4\]"):
         functional.vjp(lambda x: x, mg.ones(3), mg.ones(4))
+
+
+def test_batched_vectors_are_pytorchs(torch):
+    found = []
+    for lib in (mg, torch):
+        x, w = (lib.tensor(v, dtype=lib.float64, requires_grad=True) for v in ([1.0, 2.0, 3.0], [0.5, -1.0, 2.0]))
+        y, z, unused = x * x * w, x.sin(), lib.ones(2, dtype=lib.float64, requires_grad=True)
+        eye, other = lib.eye(3, dtype=lib.float64), lib.arange(9.0, dtype=lib.float64).reshape(3, 3)
+        rows = lib.autograd.grad(y, (x, w), eye, is_grads_batched=True, retain_graph=True)
+        both = lib.autograd.grad((y, z), (x, unused), (eye, other), is_grads_batched=True, create_graph=True, allow_unused=True)
+        (second,) = lib.autograd.grad(both[0].sum(), x, retain_graph=True)
+        assert both[1] is None
+        lib.autograd.grad(z, x, eye, is_grads_batched=True)
+        with pytest.raises(RuntimeError):
+            lib.autograd.grad(z, x, eye, is_grads_batched=True)         # the graph of z is freed
+        found.append([t.detach().numpy() for t in (*rows, both[0], second)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    for bad in (None, mg.tensor(1.0), mg.ones(0, 3), (mg.ones(2, 3), mg.ones(3, 3))):
+        with pytest.raises(RuntimeError, match="is_grads_batched"):
+            mg.autograd.grad((y, z) if isinstance(bad, tuple) else y, x, bad, is_grads_batched=True)

@@ -208,6 +208,32 @@ def test_distributions_that_numpy_draws():
     same(samples, np.array([0.5, 2.0, 9.0], np.float32))
 
 
+def test_rare_distributions():
+    d = distributions
+
+    def results(a, m):
+        low = m.tril(-1) + m.diagonal().exp().diag_embed()
+        made = [d.VonMises(a, a), d.Kumaraswamy(a, a), d.FisherSnedecor(a, a), d.GeneralizedPareto(a, a, a / 30), d.ContinuousBernoulli(logits=a - 2),
+                d.LowRankMultivariateNormal(a, m, a), d.Wishart(a.mean() + 3, scale_tril=low), d.LKJCholesky(3, a)]
+        drawn = [p.sample((2,)) for p in made]
+        return *drawn, *[p.log_prob(x) for p, x in zip(made, drawn, strict=True)], d.transform_to(d.constraints.corr_cholesky)(a), d.kl_divergence(made[5], d.MultivariateNormal(a, m @ m.mT + m.diag().exp().diag_embed()))
+    for want, got in both(results, np.array([0.5, 2.0, 9.0], np.float32), rng.standard_normal((3, 3)).astype(np.float32)):
+        np.testing.assert_allclose(got, want, rtol=2e-3, atol=1e-4)
+
+
+def test_optimizers_without_a_kernel():
+    def steps(a):
+        p, q = a.clone().requires_grad_(), a.clone().requires_grad_()
+        both = mg.optim.Muon([p]), mg.optim.SparseAdam([q], lr=0.1)
+        for _ in range(2):
+            p.grad, q.grad = a * a, a.relu()
+            for o in both:
+                o.step()
+        return p.detach(), q.detach()
+    for want, got in both(steps, rng.standard_normal((4, 3)).astype(np.float32)):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
 def test_what_cupy_has_runs_there(monkeypatch):
     """No copy to the host; but of bfloat16, which CuPy's searches do not take."""
     ml_dtypes = pytest.importorskip("ml_dtypes")

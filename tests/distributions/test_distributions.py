@@ -58,6 +58,17 @@ CASES = [
     ("NegativeBinomial", {"total_count": 0.5, "logits": [0.2, -0.9]}, [[0.0, 5.0], [3.0, 2.0]]),
     ("Multinomial", {"total_count": 4, "probs": [[0.2, 0.9, 0.4], [1.0, 1.0, 0.5]]}, [[0.0, 3.0, 1.0], [4.0, 0.0, 0.0]]),
     ("Multinomial", {"total_count": 2, "logits": [0.2, -0.9, 0.4]}, [[0.0, 1.0, 1.0], [2.0, 0.0, 0.0]]),
+    ("Kumaraswamy", {"concentration1": [1.6, 3.0, 0.9], "concentration0": [1.7, 2.0, 0.8]}, [[0.1, 0.5, 0.9]]),
+    ("FisherSnedecor", {"df1": [1.6, 3.0, 9.0], "df2": [1.7, 5.0, 12.0]}, [[0.1, 0.5, 2.9]]),
+    ("GeneralizedPareto", {"loc": [0.5, -1.0, 0.0, 1.0], "scale": [0.7, 2.0, 1.0, 1.5], "concentration": [0.2, -0.5, 0.15, -1.2]}, [[0.9, 0.5, 2.9, 2.0]]),
+    ("ContinuousBernoulli", {"probs": [0.2, 0.9, 0.45]}, [[0.1, 0.5, 0.9]]),
+    ("ContinuousBernoulli", {"logits": [0.2, -3.0, 12.0]}, [[0.1, 0.5, 0.9]]),
+    ("LowRankMultivariateNormal", {"loc": [0.1, 0.2, -1.0], "cov_factor": [[1.0], [0.5], [-0.3]], "cov_diag": [0.5, 1.0, 0.7]}, [[0.5, 0.5, 0.0], [1.0, 2.0, 3.0]]),
+    ("LowRankMultivariateNormal", {"loc": [[0.1, 0.2], [0.3, 0.4]], "cov_factor": [[1.0, 0.2, 0.1], [0.5, -1.0, 0.3]], "cov_diag": [[0.5, 1.0], [0.7, 2.0]]}, [[0.5, 0.5], [1.0, 2.0]]),
+    ("Wishart", {"df": [4.5, 7.0], "scale_tril": LOWER}, [[[2.0, 0.5], [0.5, 1.0]], [[5.0, -1.0], [-1.0, 3.0]]]),
+    ("Wishart", {"df": 3.5, "covariance_matrix": SPREAD}, SPREAD),
+    ("Wishart", {"df": 5.0, "precision_matrix": SPREAD}, SPREAD),
+    ("LKJCholesky", {"dim": 3, "concentration": [0.7, 2.0]}, [[[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, -0.6, 0.8]]]),
     ("MixtureSameFamily", ("Categorical", {"probs": [[0.2, 0.8], [0.5, 0.5]]}, ("Normal", {"loc": [[0.1, 2.0], [-1.0, 0.5]], "scale": [0.7, 2.0]})), [[0.3, 1.0]]),
     ("MixtureSameFamily", ("Categorical", {"logits": [[0.2, 0.8]]}, ("Dirichlet", {"concentration": [[[0.4, 3.0, 1.2], [0.5, 0.2, 0.8]]]})), [[0.2, 0.5, 0.3]]),
 ]
@@ -114,8 +125,8 @@ def test_values_and_gradients_are_pytorchs(torch, double, name, given, values):
             except NotImplementedError:
                 results.append(None)
         a, b = results
-        if b is None or what == "mode" and name in ("Beta", "Dirichlet"):
-            continue                    # where all are below 1, torch takes the first of what is nan
+        if b is None or what == "mode" and name in ("Beta", "Dirichlet", "Kumaraswamy"):
+            continue                    # where all are below 1, torch takes the first of what is nan; of Kumaraswamy all are nan
         assert a is not None, f"{what} is missing"
         assert tuple(a.shape) == tuple(b.shape), what
         np.testing.assert_allclose(array(a), array(b), rtol=1e-9, atol=1e-12, err_msg=what)
@@ -126,10 +137,11 @@ def test_values_and_gradients_are_pytorchs(torch, double, name, given, values):
             g = mg.autograd.grad((a * mg.tensor(weight)).sum(), [*leaves, x] if x.requires_grad else leaves, allow_unused=True, retain_graph=True)
             h = torch.autograd.grad((b * torch.tensor(weight)).sum(), [*other, y] if x.requires_grad else other, allow_unused=True, retain_graph=True)
             for u, v, leaf in zip(g, h, [*other, y], strict=False):
-                zero = np.zeros(tuple(leaf.shape))
-                np.testing.assert_allclose(zero if u is None else array(u), zero if v is None else array(v), rtol=1e-7, atol=1e-9, err_msg=f"gradient of {what}")
+                zero, used = np.zeros(tuple(leaf.shape)), np.tril if name == "Wishart" and leaf.ndim == 2 else np.array
+                np.testing.assert_allclose(zero if u is None else used(array(u)), zero if v is None else used(array(v)), rtol=1e-7, atol=1e-9, err_msg=f"gradient of {what}")
 
 
+@pytest.mark.filterwarnings("ignore:Singular sample")           # PyTorch's Wishart warns of samples that are not singular
 @pytest.mark.parametrize(("name", "given", "values"), CASES, ids=IDS)
 def test_shapes_of_samples_and_expansions(torch, name, given, values):
     (mine, _), (theirs, _) = sides(torch, name, given)
@@ -194,11 +206,12 @@ def test_rsample_has_the_gradient_of_the_mean(name, given, values):
     f = fixed.clamp(-6, 6).sigmoid()
     f = f - f.mean(0)
     f = f.reshape(*f.shape[:f.ndim - len(d.event_shape)], -1).sum(-1) if d.event_shape else f
-    if name in ("Uniform", "Pareto") or "Uniform" in given or "precision_matrix" in given or "covariance_matrix" in given:
+    if name in ("Uniform", "Pareto", "GeneralizedPareto") or "Uniform" in given or "precision_matrix" in given or "covariance_matrix" in given:
         return                          # its bounds move; a symmetric matrix has a gradient of another form
     score = mg.autograd.grad((f * d.log_prob(fixed)).mean(0).sum(), leaves)
     for a, b in zip(g, score, strict=True):
-        np.testing.assert_allclose(array(a), array(b), atol=0.03 + h)
+        used = np.tril if name == "Wishart" and a.ndim == 2 else np.array       # of a factor the lower triangle
+        np.testing.assert_allclose(used(array(a)), used(array(b)), atol=0.03 + h)
 
 
 @pytest.mark.parametrize("a", [0.05, 0.5, 1.0, 3.7, 80.0, 5e3, 3e5])
@@ -264,40 +277,236 @@ def test_divergences_are_pytorchs(torch, name, first, second):
 
 
 NEAR = {"Beta": {"concentration1": 1.3, "concentration0": 0.8}, "Exponential": {"rate": 1.4}, "Gamma": {"concentration": 1.3, "rate": 0.8}, "Gumbel": {"loc": 0.3, "scale": 0.8},
-        "Laplace": {"loc": 0.3, "scale": 0.8}, "Pareto": {"scale": 0.6, "alpha": 3.5}, "Uniform": {"low": 0.2, "high": 0.9}}
+        "Laplace": {"loc": 0.3, "scale": 0.8}, "Pareto": {"scale": 0.6, "alpha": 3.5}, "Uniform": {"low": 0.2, "high": 0.9}, "ContinuousBernoulli": {"probs": 0.3},
+        "Normal": {"loc": 0.3, "scale": 0.8}, "Bernoulli": {"probs": 0.3}, "Poisson": {"rate": 1.7}, "Binomial": {"total_count": 3, "probs": 0.3},
+        "MultivariateNormal": {"loc": [0.5, 1.0], "scale_tril": LOWER}, "LowRankMultivariateNormal": {"loc": [0.1, 0.3], "cov_factor": [[0.4], [-1.0]], "cov_diag": [0.3, 0.7]}}
+PAIRS = [pair.split() for pair in """Bernoulli Poisson|Beta ContinuousBernoulli|Beta Exponential|Beta Gamma|Beta Normal|Beta Pareto|Beta Uniform|ContinuousBernoulli ContinuousBernoulli|
+    ContinuousBernoulli Exponential|ContinuousBernoulli Normal|ContinuousBernoulli Pareto|ContinuousBernoulli Uniform|Exponential Beta|Exponential ContinuousBernoulli|Exponential Gamma|
+    Exponential Gumbel|Exponential Normal|Exponential Pareto|Exponential Uniform|Gamma Beta|Gamma ContinuousBernoulli|Gamma Exponential|Gamma Gumbel|Gamma Normal|Gamma Pareto|Gamma Uniform|
+    Gumbel Beta|Gumbel ContinuousBernoulli|Gumbel Exponential|Gumbel Gamma|Gumbel Normal|Gumbel Pareto|Gumbel Uniform|Laplace Beta|Laplace ContinuousBernoulli|Laplace Exponential|
+    Laplace Gamma|Laplace Normal|Laplace Pareto|Laplace Uniform|Normal Beta|Normal ContinuousBernoulli|Normal Exponential|Normal Gamma|Normal Gumbel|Normal Laplace|Normal Pareto|
+    Normal Uniform|Pareto Beta|Pareto ContinuousBernoulli|Pareto Exponential|Pareto Gamma|Pareto Normal|Pareto Uniform|Poisson Bernoulli|Poisson Binomial|Uniform Beta|
+    Uniform ContinuousBernoulli|Uniform Exponential|Uniform Gamma|Uniform Gumbel|Uniform Normal|Uniform Pareto|LowRankMultivariateNormal LowRankMultivariateNormal|
+    LowRankMultivariateNormal MultivariateNormal|MultivariateNormal LowRankMultivariateNormal""".split("|")]
+OTHER = {"LowRankMultivariateNormal": {"loc": [0.6, -0.3], "cov_factor": [[0.7, 0.1], [0.2, 0.3]], "cov_diag": [0.6, 0.9]}, "ContinuousBernoulli": {"probs": 0.6}, "Pareto": {"scale": 0.15, "alpha": 2.5}}
 
 
-@pytest.mark.parametrize("name", NEAR)
-def test_divergences_between_families_are_pytorchs(torch, name):
-    for p, q in ((name, "Normal"), *([("Normal", "Laplace")] if name == "Laplace" else [])):
-        results = []
-        for lib, where in ((mg, D), (torch, torch.distributions)):
-            (a, one), (b, two) = (made(lib, n, NEAR.get(n, {"loc": 0.3, "scale": 0.8})) for n in (p, q))
-            kl = where.kl_divergence(a, b)
-            results.append([array(kl), *[array(g) for g in lib.autograd.grad(kl, [*one, *two])]])
-        for a, b in zip(*results, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+@pytest.mark.parametrize(("p", "q"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+def test_divergences_between_families_are_pytorchs(torch, p, q):
+    results = []
+    for lib, where in ((mg, D), (torch, torch.distributions)):
+        (a, one), (b, two) = made(lib, p, NEAR[p]), made(lib, q, OTHER.get(q, NEAR[q]))
+        kl = where.kl_divergence(a, b)
+        results.append([array(kl), *[array(g) for g in lib.autograd.grad(kl, [*one, *two])]] if np.isfinite(array(kl)).all() else [array(kl)])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_divergences_are_infinite_where_the_support_is_wider():
+    """Uniform(0.2, 0.9) is within the others' supports above; here each bound is passed."""
+    u, v = D.Uniform(mg.tensor([-0.1, 0.2]), mg.tensor([0.5, 1.1])), D.Uniform(mg.tensor([0.5, 0.0]), mg.tensor([2.0, 0.5]))
+    beta = D.Beta(1.3, 0.8)
+    for p, q in ((u, beta), (u, D.ContinuousBernoulli(0.3)), (beta, v), (D.ContinuousBernoulli(0.3), v)):
+        assert D.kl_divergence(p, q).tolist() == [math.inf] * 2
+    for q in (D.Exponential(1.0), D.Gamma(1.0, 1.0), D.Pareto(0.2, 1.0)):
+        assert mg.isinf(D.kl_divergence(u, q)).tolist() == [True, False]
+    assert D.kl_divergence(D.Normal(0.0, 1.0), D.Gamma(mg.ones(3), 1.0)).tolist() == [math.inf] * 3
+
+
+@pytest.mark.parametrize(("p", "q"), [(D.Wishart(4.5, mg.tensor(SPREAD)), D.Wishart(6.0, 2 * mg.eye(3))), (D.Beta(1.3, 0.8), D.Gamma(1.3, 0.8)), (D.Gamma(1.3, 0.8), D.Gumbel(0.3, 0.8)),
+                                      (D.ContinuousBernoulli(0.3), D.Normal(0.3, 0.8)), (D.Uniform(0.2, 0.9), D.Beta(1.3, 0.8))], ids=str)
+def test_divergences_are_means_of_the_difference(p, q):
+    mg.manual_seed(4)
+    x = p.sample((40000,))
+    d = array(p.log_prob(x) - q.log_prob(x))
+    assert abs(d.mean() - D.kl_divergence(p, q).item()) < 5 * d.std() / 200
+    assert D.kl_divergence(p, p).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_rare_distributions_are_scipys():
+    stats = pytest.importorskip("scipy.stats")
+    k, x = np.array([0.0, 1e-12, 0.3, -0.7]), np.array([0.3, 0.7, 1.2, 0.9])
+    t = {n: mg.tensor(np.array(v)) for n, v in (("k", k), ("kappa", [0.01, 1.0, 30.0, 5000.0]))}
+    pairs = [(D.GeneralizedPareto(mg.tensor(0.1, dtype=mg.float64), 0.8, t["k"]), stats.genpareto(k, 0.1, 0.8), x),
+             (D.VonMises(mg.tensor(0.4, dtype=mg.float64), t["kappa"]), stats.vonmises(t["kappa"].numpy(), 0.4), x - 0.3),
+             (D.FisherSnedecor(mg.tensor(3.0, dtype=mg.float64), 7.0), stats.f(3, 7), x)]
+    for mine, theirs, at in pairs:
+        np.testing.assert_allclose(array(mine.log_prob(mg.tensor(at))), theirs.logpdf(at), rtol=1e-9)
+        for what in ("mean", "variance", "entropy"):
+            if isinstance(mine, D.VonMises) and what == "variance" or isinstance(mine, D.FisherSnedecor) and what == "entropy":
+                continue
+            got, want = getattr(mine, what), getattr(theirs, "var" if what == "variance" else what)()
+            np.testing.assert_allclose(array(got() if callable(got) else got), want, rtol=1e-7)
+    low = mg.tensor(LOWER, dtype=mg.float64)
+    w, x = D.Wishart(mg.tensor(3.7, dtype=mg.float64), scale_tril=low), array(low @ low.mT) * 2 + np.eye(2)
+    theirs = stats.wishart(3.7, array(low @ low.mT))
+    np.testing.assert_allclose([array(w.log_prob(mg.tensor(x))), array(w.entropy())], [theirs.logpdf(x), theirs.entropy()], rtol=1e-9)
+
+
+def test_angles_turn_around_their_mean():
+    mg.manual_seed(0)
+    d = D.VonMises(mg.tensor([0.5, 3.0]), mg.tensor([2.0, 20.0]))
+    x = d.sample((40000,))
+    assert (x.abs() <= math.pi + 1e-6).all() and d.expand((3, 2)).sample().shape == (3, 2)
+    np.testing.assert_allclose(array((x - d.loc).cos().mean(0)), 1 - array(d.variance), atol=0.01)
+    np.testing.assert_allclose(array((x - d.loc).sin().mean(0)), 0, atol=0.01)
+    np.testing.assert_allclose(-array(d.log_prob(x).mean(0)), array(d.entropy()), atol=0.02)
+    loc, k, at = (mg.tensor(v, dtype=mg.float64, requires_grad=True) for v in (0.5, 3.0, 1.1))
+    found = mg.autograd.grad(D.VonMises(loc, k).log_prob(at), (loc, k, at))
+    cosine, sine, mean = math.cos(0.6), math.sin(0.6), 1 - D.VonMises(loc, k).variance.item()
+    np.testing.assert_allclose([g.item() for g in found], [3 * sine, cosine - mean, -3 * sine], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_continuous_bernoulli_keeps_its_digits_near_one_half(dtype):
+    """Means, quantiles and their derivatives around logits 0 against integrals in float64 by Gauss and Legendre."""
+    grid = np.r_[0, np.geomspace(1e-9, 20, 60)]
+    t = mg.tensor(np.r_[grid, -grid[1:]], dtype=getattr(mg, dtype), requires_grad=True)
+    d, tol = D.ContinuousBernoulli(logits=t), 1e-11 if dtype == "float64" else 5e-5
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    z, wide = (nodes + 1) / 2, array(t).astype(np.float64)[:, None]
+    e = np.exp(wide * z - np.maximum(wide, 0))
+    total = e @ weights / 2
+    m = [(e * z**k) @ weights / 2 / total for k in range(4)]
+    for got, want in ((d.mean, m[1]), (d.variance, m[2] - m[1]**2), (d.log_normalizer(), np.log(total) + np.maximum(wide[:, 0], 0))):
+        np.testing.assert_allclose(array(got), want, rtol=tol, atol=tol)
+    (slope,) = mg.autograd.grad(d.mean.sum(), t)
+    np.testing.assert_allclose(array(slope), m[2] - m[1]**2, rtol=30 * tol)
+    for p in (0.2, 0.7):
+        x = d.icdf(mg.full_like(t, p).detach())
+        np.testing.assert_allclose(array(d.cdf(x)), p, rtol=tol * 10)
+        (slope,) = mg.autograd.grad(x.sum(), t)            # dx/dt = -(dF/dt) / density
+        inner = (array(x).astype(np.float64)[:, None]) * z
+        part = np.exp(wide * inner - np.maximum(wide, 0)) @ weights / 2 * array(x)
+        moment = (np.exp(wide * inner - np.maximum(wide, 0)) * inner) @ weights / 2 * array(x)
+        want = -(moment / total - part / total * m[1]) / np.exp(array(d.log_prob(x)).astype(np.float64))
+        np.testing.assert_allclose(array(slope), want, rtol=2e-3 if dtype == "float32" else 1e-8, atol=1e-6 if dtype == "float32" else 1e-12)
+
+
+def test_correlations_follow_the_density():
+    """Each r_ij of LKJ(n, a) has (r + 1) / 2 from Beta(b, b), b = a + (n - 2) / 2: its variance is 1 / (2 b + 1). PyTorch's have not."""
+    mg.manual_seed(0)
+    for n, a in ((2, 0.8), (3, 1.0), (5, 2.5)):
+        low = D.LKJCholesky(n, a).sample((30000,))
+        r = array(low @ low.mT)
+        off = r[(slice(None), *np.tril_indices(n, -1))]
+        np.testing.assert_allclose(off.var(0), 1 / (2 * a + n - 1), rtol=0.05)
+        assert abs(off.mean(0)).max() < 0.02 and np.allclose(r[:, range(n), range(n)], 1, atol=1e-5)
+    d = D.LKJCholesky(2, 1.5)                               # its density of L_21 = r: a (1 - r^2)^(a - 1), with a integral of 1
+    r = np.linspace(-1, 1, 4001)[1:-1]
+    low = np.zeros((r.size, 2, 2))
+    low[:, 0, 0], low[:, 1, 0], low[:, 1, 1] = 1, r, np.sqrt(1 - r * r)
+    assert np.exp(array(d.log_prob(mg.tensor(low)))).sum() * (r[1] - r[0]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_generalized_pareto_passes_through_the_exponential():
+    k = mg.zeros((), dtype=mg.float64, requires_grad=True)
+    d, e = D.GeneralizedPareto(0.0, 2.0, k), D.Exponential(mg.tensor(0.5, dtype=mg.float64))
+    x = mg.tensor([0.3, 4.0], dtype=mg.float64)
+    np.testing.assert_allclose(array(d.log_prob(x)), array(e.log_prob(x)), rtol=1e-12)
+    (slope,) = mg.autograd.grad((d.log_prob(x) + d.cdf(x) + d.icdf(x / 5)).sum(), k)
+    h = 1e-5
+    ends = [D.GeneralizedPareto(0.0, 2.0, mg.tensor(s * h, dtype=mg.float64)) for s in (1, -1)]
+    up, down = [(b.log_prob(x) + b.cdf(x) + b.icdf(x / 5)).sum().item() for b in ends]
+    assert slope.item() == pytest.approx((up - down) / (2 * h), rel=1e-6)
 
 
 def test_transforms_are_pytorchs(torch):
     t, other = D.transforms, torch.distributions.transforms
     rng = np.random.default_rng(0)
     cases = [(lambda k: k.SoftmaxTransform(), (2, 3)), (lambda k: k.StickBreakingTransform(), (2, 3)), (lambda k: k.AbsTransform(), (3,)),
-             (lambda k: k.ComposeTransform([k.StickBreakingTransform(), k.ExpTransform()]), (2, 3)), (lambda k: k.PowerTransform(-2.0), (3,)), (lambda k: k.identity_transform, (3,))]
+             (lambda k: k.ComposeTransform([k.StickBreakingTransform(), k.ExpTransform()]), (2, 3)), (lambda k: k.PowerTransform(-2.0), (3,)), (lambda k: k.identity_transform, (3,)),
+             (lambda k: k.IndependentTransform(k.ExpTransform(), 1), (2, 3)), (lambda k: k.ReshapeTransform((2, 3), (6,)), (4, 2, 3)), (lambda k: k.LowerCholeskyTransform(), (2, 3, 3)),
+             (lambda k: k.PositiveDefiniteTransform(), (3, 3)), (lambda k: k.CorrCholeskyTransform(), (2, 6)),
+             (lambda k: k.CumulativeDistributionTransform((D if k is t else torch.distributions).Normal(0.5, 2.0)), (3,))]
     for make, shape in cases:
         mine, theirs = make(t), make(other)
         x = rng.uniform(0.3, 1.2, shape)
         a, b = mg.tensor(x), torch.tensor(x)
         y, z = mine(a), theirs(b)
         name = type(theirs).__name__
-        np.testing.assert_allclose(array(y), z.numpy(), rtol=1e-9, err_msg=name)
-        np.testing.assert_allclose(array(mine.inv(y)), theirs.inv(z).numpy(), rtol=1e-7, err_msg=name)
+        np.testing.assert_allclose(array(y), z.numpy(), rtol=1e-8, err_msg=name)
+        np.testing.assert_allclose(array(mine.inv(y)), theirs.inv(z).numpy(), rtol=1e-6, atol=1e-9, err_msg=name)
         assert mine.codomain.check(y).all() and mine.codomain.event_dim == theirs.codomain.event_dim and mine.domain.event_dim == theirs.domain.event_dim, name
         assert tuple(mine.forward_shape(shape)) == tuple(y.shape) and tuple(mine.inverse_shape(y.shape)) == shape and mine.bijective == theirs.bijective, name
-        if name not in ("SoftmaxTransform", "AbsTransform"):
+        if name not in ("SoftmaxTransform", "AbsTransform", "LowerCholeskyTransform", "PositiveDefiniteTransform"):
             np.testing.assert_allclose(np.zeros(tuple(theirs.log_abs_det_jacobian(b, z).shape)) + array(mg.tensor(0.0) + mine.log_abs_det_jacobian(a, y)),
                                        theirs.log_abs_det_jacobian(b, z).numpy(), rtol=1e-8, err_msg=name)
     assert t.ExpTransform().with_cache(1)._cache_size == 1
+    for refused in (lambda k: k.ReshapeTransform((2, 3), (5,)), lambda k: k.ReshapeTransform((2, 3), (6,)).forward_shape((3, 2)), lambda k: k.CorrCholeskyTransform().forward_shape((5,))):
+        for k in (t, other):
+            with pytest.raises(ValueError):
+                refused(k)
+
+
+BOUNDED = [lambda c, lib: c.real, lambda c, lib: c.positive, lambda c, lib: c.nonnegative, lambda c, lib: c.greater_than(lib.tensor([1.0, 2.0, 3.0])), lambda c, lib: c.greater_than_eq(-1.0),
+           lambda c, lib: c.less_than(2.0), lambda c, lib: c.unit_interval, lambda c, lib: c.interval(-1.0, 3.0), lambda c, lib: c.half_open_interval(-1.0, 3.0), lambda c, lib: c.real_vector,
+           lambda c, lib: c.independent(c.positive, 1), lambda c, lib: c.simplex, lambda c, lib: c.corr_cholesky, lambda c, lib: c.lower_cholesky, lambda c, lib: c.positive_definite,
+           lambda c, lib: c.positive_semidefinite]
+
+
+@pytest.mark.parametrize("make", BOUNDED)
+@pytest.mark.parametrize("registry", ["biject_to", "transform_to"])
+def test_constraints_have_pytorchs_transforms(torch, registry, make):
+    mine, theirs = make(D.constraints, mg), make(torch.distributions.constraints, torch)
+    try:
+        to = getattr(torch.distributions, registry)(theirs)
+    except NotImplementedError:
+        with pytest.raises(NotImplementedError, match="Cannot transform"):
+            getattr(D, registry)(mine)
+        return
+    x = np.random.default_rng(0).standard_normal((4, 3, 3) if theirs.event_dim == 2 and "corr" not in str(theirs).lower() else (2, 3))
+    found = getattr(D, registry)(mine)
+    y, z = found(mg.tensor(x)), to(torch.tensor(x))
+    np.testing.assert_allclose(array(y), z.numpy(), rtol=1e-9)
+    assert mine.check(y).all() and mine.check(y).shape == tuple(theirs.check(z).shape)
+    assert (mine.event_dim, mine.is_discrete) == (theirs.event_dim, theirs.is_discrete)
+    if registry == "biject_to" or found.bijective:
+        np.testing.assert_allclose(array(found.inv(y)) if theirs.event_dim < 2 or "corr" in str(theirs).lower() else np.tril(array(found.inv(y))), np.tril(x) if x.ndim == 3 else x, rtol=1e-6, atol=1e-9)
+    if registry == "biject_to":
+        assert found.log_abs_det_jacobian(mg.tensor(x), y).shape == tuple(to.log_abs_det_jacobian(torch.tensor(x), z).shape)
+
+
+def test_constraints_are_pytorchs(torch):
+    c, k = D.constraints, torch.distributions.constraints
+    singular, lower = [[1.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [0.6, 0.8]]
+    for name in ("lower_triangular", "lower_cholesky", "corr_cholesky", "square", "symmetric", "positive_semidefinite", "positive_definite"):
+        for value in (singular, lower, [[2.0, 0.5], [0.5, 1.0]], [[1.0, 2.0], [2.0, 1.0]], [[1.0, 0.0, 1.0]] * 2):
+            if name in ("square", "lower_triangular") or np.shape(value) == (2, 2):
+                assert bool(getattr(c, name).check(mg.tensor(value))) == bool(getattr(k, name).check(torch.tensor(value))), (name, value)
+    assert c.interval(0.0, 2.0).upper_bound == 2 and c.greater_than(1.0).lower_bound == 1 and str(c.half_open_interval(0, 1)) == str(k.half_open_interval(0, 1))
+    assert str(c.greater_than_eq(0)) == str(k.greater_than_eq(0)) and str(c.less_than(2)) == str(k.less_than(2)) and str(c.integer_interval(0, 4)) == str(k.integer_interval(0, 4))
+    inner = c.independent(c.unit_interval, 2)
+    assert isinstance(inner, c.independent) and inner.base_constraint is c.unit_interval and inner.reinterpreted_batch_ndims == 2
+
+
+def test_a_constraint_that_depends_on_parameters():
+    class Mine(D.Distribution):
+        arg_constraints = {"low": D.constraints.dependent, "high": D.constraints.real}
+
+        def __init__(self, low, high):
+            self.low, self.high = low, high
+            super().__init__(low.shape)
+
+        @D.constraints.dependent_property(is_discrete=False, event_dim=0)
+        def support(self):
+            return D.constraints.interval(self.low, self.high)
+    d = Mine(mg.zeros(2), mg.ones(2))
+    assert d.support.check(mg.tensor([0.5, 2.0])).tolist() == [True, False]
+    assert D.constraints.is_dependent(Mine.support) and Mine.support.event_dim == 0 and not D.constraints.is_dependent(D.constraints.real)
+    with pytest.raises(NotImplementedError):
+        D.constraints.dependent.check(mg.ones(1))
+    with pytest.raises(TypeError, match="Constraint subclass or instance"):
+        D.biject_to(3)
+
+    class Even(D.constraints.Constraint):
+        pass
+
+    @D.transform_to.register(Even)
+    def _(constraint):
+        return D.AffineTransform(0.0, 2.0)
+    assert D.transform_to(Even())(mg.tensor(3.0)).item() == 6
 
 
 def test_a_constraint_of_ones_own():
@@ -362,6 +571,13 @@ def test_divergences_of_ones_own():
     (lambda lib, d: d.Multinomial(3, lib.ones(2)).log_prob(lib.tensor([3.0, -1.0])), "within the support"),
     (lambda lib, d: d.MixtureSameFamily(d.Categorical(lib.ones(2)), d.Normal(lib.zeros(3), 1.0)), "a class for each component"),
     (lambda lib, d: d.TransformedDistribution(d.Normal(0.0, 1.0), [3]), "must be a Transform"),
+    (lambda lib, d: d.Kumaraswamy(1.0, 2.0).log_prob(lib.tensor(1.5)), "within the support"),
+    (lambda lib, d: d.GeneralizedPareto(0.0, 1.0, -0.5).log_prob(lib.tensor(2.5)), "within the support"),
+    (lambda lib, d: d.VonMises(0.0, -1.0), "Expected parameter concentration"),
+    (lambda lib, d: d.LKJCholesky(1), "at least 2"),
+    (lambda lib, d: d.LKJCholesky(2).log_prob(lib.tensor([[1.0, 0.0], [0.5, 0.5]])), "within the support"),
+    (lambda lib, d: d.Wishart(1.0, lib.eye(2)), "greater than 1"),
+    (lambda lib, d: d.LowRankMultivariateNormal(lib.zeros(2), lib.ones(3, 1), lib.ones(2)), "cov_factor"),
 ])
 def test_refusals_are_pytorchs(torch, make, text):
     with pytest.raises(ValueError):

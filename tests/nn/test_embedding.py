@@ -40,10 +40,9 @@ def test_embedding_from_pretrained_and_refusals():
     cases = [
         (lambda: padded(mg.tensor([50])), IndexError, "index 50 is out of range"), (lambda: padded(mg.tensor([-1])), IndexError, "index -1"),
         (lambda: padded(mg.tensor([0.5])), RuntimeError, "int32 or int64"), (lambda: padded([1]), TypeError, "input must be a Tensor"),
-        (lambda: nn.Embedding(4, 3, sparse=True), NotImplementedError, "sparse"), (lambda: nn.Embedding(4, 3, 4), AssertionError, "padding_idx"),
+        (lambda: nn.Embedding(4, 3, 4), AssertionError, "padding_idx"),
         (lambda: nn.Embedding(4, 3, _weight=mg.zeros(3, 3)), AssertionError, "num_embeddings"),
         (lambda: F.embedding(mg.tensor([0]), mg.zeros(3)), RuntimeError, "two dimensions"),
-        (lambda: F.embedding(mg.tensor([0]), mg.zeros(3, 2), sparse=True), NotImplementedError, "sparse"),
         (lambda: nn.Embedding.from_pretrained(mg.zeros(3)), AssertionError, "two dimensions"),
     ]
     for call, kind, text in cases:
@@ -91,7 +90,6 @@ def test_embedding_bag_from_given_values_and_refusals():
                              (lambda: F.embedding_bag(index, table, offsets, mode="prod"), ValueError, "sum, mean or max"),
                              (lambda: F.embedding_bag(index, table, offsets, mode="max", scale_grad_by_freq=True), ValueError, "max mode"),
                              (lambda: F.embedding_bag(index, table, offsets, mode="mean", per_sample_weights=mg.ones(3)), NotImplementedError, "mode='sum' only"),
-                             (lambda: F.embedding_bag(index, table, offsets, sparse=True), NotImplementedError, "sparse"),
                              (lambda: nn.EmbeddingBag(3, 2, padding_idx=3), AssertionError, "padding_idx"), (lambda: nn.EmbeddingBag.from_pretrained(mg.ones(3)), AssertionError, "two dimensions")):
         with pytest.raises(error, match=text):
             bad()
@@ -106,3 +104,15 @@ def test_embedding_bag_divides_gradients_by_how_often_a_row_comes():
     (F.embedding(index, two, scale_grad_by_freq=True).sum(1) * weight).sum().backward()
     np.testing.assert_allclose(one.grad.numpy(), two.grad.numpy(), rtol=1e-12)
     assert np.allclose(one.grad.numpy()[4], weight.numpy()[1])
+
+
+def test_sparse_gradients_are_dense(torch):
+    found = []
+    for lib in (mg, torch):
+        layer = lib.nn.Embedding(5, 2, sparse=True)
+        assert layer.sparse and "sparse=True" in repr(layer)
+        (layer(lib.tensor([1, 3, 1])) * lib.tensor([[1.0, 2.0]])).sum().backward()
+        found.append(layer.weight.grad.to_dense().numpy() if lib is torch else layer.weight.grad.numpy())
+    np.testing.assert_array_equal(*found)
+    bags = [nn.EmbeddingBag.from_pretrained(mg.eye(3), sparse=sparse)(mg.tensor([[0, 1]])).tolist() for sparse in (True, False)]
+    assert bags[0] == bags[1]

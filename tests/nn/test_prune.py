@@ -164,3 +164,26 @@ def test_amounts_of_numpy_and_what_is_no_parameter():
     assert int(layer.weight_mask.sum()) == 3
     with pytest.raises(TypeError, match=r"\[prune\] bias must be a parameter of the module; got None in Linear"):
         prune.l1_unstructured(layer, "bias", amount=1)
+
+
+def test_a_parameter_knows_what_pruned_it(torch, other):
+    """As PyTorch's tutorial looks it up: the hook of the parameter, a container from the second method on."""
+    found = []
+    for layer, where in zip(layers(torch), (prune, other), strict=True):
+        first = where.l1_unstructured(layer, "weight", 2) and next(iter(layer._forward_pre_hooks.values()))
+        assert not isinstance(first, where.PruningContainer)
+        where.ln_structured(layer, "weight", amount=0.5, n=2, dim=0)
+        last = where.RandomUnstructured.apply(layer, "weight", amount=1)
+        (hook,) = layer._forward_pre_hooks.values()
+        assert hook is last and isinstance(hook, where.PruningContainer) and hook._tensor_name == "weight" and list(hook)[0] is first
+        found.append([len(hook), [type(m).__name__ for m in hook], type(hook[1]).__name__])
+        layer(torch.ones(1, 6) if where is other else mg.ones(1, 6))
+        fresh = where.PruningContainer(first)
+        with pytest.raises(TypeError):
+            fresh.add_pruning_method(3)
+        stranger = where.Identity()
+        stranger._tensor_name = "bias"
+        with pytest.raises(ValueError):
+            fresh.add_pruning_method(stranger)
+        where.remove(layer, "weight")
+    assert found[0] == found[1]

@@ -11,7 +11,7 @@ from minigrad import nn, optim
 from minigrad.nn import functional as F
 from minigrad.testing import half_dtypes
 
-OPTIMIZERS = "SGD Adam AdamW RMSprop Adagrad Adadelta Adamax ASGD NAdam RAdam Rprop Adafactor".split()
+OPTIMIZERS = "SGD Adam AdamW RMSprop Adagrad Adadelta Adamax ASGD NAdam RAdam Rprop Adafactor Muon SparseAdam".split()
 
 
 def values(seed, *shape):

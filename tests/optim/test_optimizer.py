@@ -322,6 +322,11 @@ def test_in_place_steps_are_counted():
     (lambda p: optim.Rprop(p, etas=(1.0, 0.5)), ValueError, "Invalid eta values: 1.0, 0.5"),
     (lambda p: optim.ASGD(p, weight_decay=-0.5), ValueError, "Invalid weight_decay value: -0.5"),
     (lambda p: optim.Adafactor(p, d=0.5), ValueError, "Clipping threshold d should be >= 1 but is: 0.5"),
+    (lambda p: optim.Muon(p), ValueError, "only supports 2D"),
+    (lambda p: optim.Muon(p[:1], momentum=-1), ValueError, "momentum should be >= 0"),
+    (lambda p: optim.Muon(p[:1], adjust_lr_fn="rms"), ValueError, "rms is not supported"),
+    (lambda p: optim.SparseAdam(p, lr=0), ValueError, "Invalid learning rate: 0"),
+    (lambda p: optim.SparseAdam(p, eps=0), ValueError, "Invalid epsilon value: 0"),
     (lambda p: optim.RAdam(p, differentiable=True), NotImplementedError, "differentiable"),
     (lambda p: optim.LBFGS(p, lr=-0.5), ValueError, "Invalid learning rate: -0.5"),
     (lambda p: optim.LBFGS([{"params": p[:1]}, {"params": p[1:]}]), ValueError, "per-parameter options"),
@@ -458,3 +463,85 @@ def test_lbfgs_by_itself():
 def test_the_text_has_a_line_between_groups(torch):
     a, b = ([{"params": [lib.nn.Parameter(lib.ones(2))]}, {"params": [lib.nn.Parameter(lib.ones(2))], "lr": 0.5}] for lib in (mg, torch))
     assert repr(optim.SGD(a)) == repr(torch.optim.SGD(b))
+
+
+@pytest.mark.parametrize("options", [{}, {"lr": 0.1, "momentum": 0.8, "nesterov": False, "weight_decay": 0.0}, {"adjust_lr_fn": "match_rms_adamw", "ns_steps": 3, "eps": 10.0}], ids=str)
+def test_muon_is_pytorchs(torch, monkeypatch, options):
+    """Which computes its matrices in bfloat16, unless it is kept from it."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    draw = np.random.RandomState(0)
+    start = [draw.randn(3, 4), draw.randn(5, 2)]
+    mine, theirs = [nn.Parameter(mg.tensor(v)) for v in start], [torch.nn.Parameter(torch.tensor(v)) for v in start]
+    a, b = optim.Muon(mine, **options), torch.optim.Muon(theirs, **options)
+    for step in range(6):
+        for p, q in zip(mine, theirs, strict=True):
+            g = draw.randn(*p.shape)
+            p.grad, q.grad = (None, None) if step == 1 and p is mine[1] else (mg.tensor(g), torch.tensor(g))
+        a.step(), b.step()
+        close(values(mine), [q.detach().numpy() for q in theirs], np.float64)
+    one, two = a.state_dict(), b.state_dict()
+    assert one["param_groups"] == two["param_groups"] and {k: set(v) for k, v in one["state"].items()} == {k: set(v) for k, v in two["state"].items()}
+    for i, state in two["state"].items():
+        close([one["state"][i][k].numpy() for k in state], [v.numpy() for v in state.values()], np.float64)
+    c = optim.Muon(fresh := [nn.Parameter(mg.tensor(v)) for v in values(mine)], **options)
+    c.load_state_dict(two)
+    for p, q in zip(mine, fresh, strict=True):
+        p.grad = q.grad = mg.ones(*p.shape, dtype=mg.float64)
+    a.step(), c.step()
+    close(values(fresh), values(mine), np.float64)
+
+
+def test_muon_steps_along_all_singular_directions():
+    p = nn.Parameter(mg.zeros(4, 6))
+    p.grad = mg.tensor(np.diag([100.0, 10.0, 1.0, 0.1])[:, [0, 1, 2, 3, 0, 1]] * np.array([1, 1, 1, 1, 0, 0]), dtype=np.float32)
+    optim.Muon([p], lr=1.0, ns_steps=8).step()
+    sizes = mg.linalg.svdvals(p.detach()).numpy()
+    assert ((sizes > 0.6) & (sizes < 1.3)).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-4, "maximize": True}], ids=str)
+def test_sparse_adam_is_pytorchs(torch, options):
+    draw = np.random.RandomState(0)
+    tables = [lib.nn.Embedding(7, 3, sparse=True).double() for lib in (mg, torch)]
+    tables[0].weight.data = mg.tensor(tables[1].weight.detach().numpy())
+    sides = [where.SparseAdam(t.parameters(), **options) for where, t in zip((optim, torch.optim), tables, strict=True)]
+    for _ in range(6):
+        rows, scale = draw.randint(0, 7, (3,)), draw.randn(3, 3)
+        for lib, table, o in zip((mg, torch), tables, sides, strict=True):
+            o.zero_grad()
+            (table(lib.tensor(rows)) * lib.tensor(scale)).sum().backward()
+            o.step()
+        close([tables[0].weight.detach().numpy()], [tables[1].weight.detach().numpy()], np.float64)
+    one, two = (o.state_dict() for o in sides)
+    assert one["param_groups"] == two["param_groups"] and set(one["state"][0]) == set(two["state"][0])
+    close([one["state"][0][k].numpy() for k in ("exp_avg", "exp_avg_sq")], [two["state"][0][k].numpy() for k in ("exp_avg", "exp_avg_sq")], np.float64)
+    vector = nn.Parameter(mg.ones(3))
+    o = optim.SparseAdam([vector], lr=0.5)
+    vector.grad = mg.tensor([1.0, 0.0, -1.0])
+    o.step()
+    np.testing.assert_allclose(values([vector])[0], [0.5, 1.0, 1.5], atol=1e-5)
+
+
+def test_new_optimizers_follow_a_captured_step():
+    def make():
+        mg.manual_seed(0)
+        table, layer = nn.Embedding(6, 4, sparse=True), nn.Linear(4, 3)
+        both = [optim.SparseAdam(table.parameters(), lr=0.1), optim.Muon([layer.weight], lr=0.05)]
+
+        def step(x):
+            for o in both:
+                o.zero_grad()
+            loss = (layer(table(x)) ** 2).mean()
+            loss.backward()
+            for o in both:
+                o.step()
+            return loss
+        return table, layer, both, step
+    (t1, l1, o1, eager), (t2, l2, o2, step) = make(), make()
+    captured = mg.capture(step)
+    for i in range(5):
+        for o in (*o1, *o2):
+            o.param_groups[0]["lr"] = 0.1 / (i + 1)
+        x = mg.tensor([i, 2, 5 - i])
+        assert eager(x).item() == captured(x).item()
+    assert mg.equal(t1.weight, t2.weight) and mg.equal(l1.weight, l2.weight)

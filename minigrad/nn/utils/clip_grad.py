@@ -120,6 +120,20 @@ def _total(found: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> T
     return _checked(_norm(stack([n.to(common) for n in norms]), norm_type), norm_type, error_if_nonfinite)
 
 
+def _scale(grads: list[Tensor], max_norm: float, total: Tensor) -> None:
+    scale = (float(max_norm) / (total + 1e-6)).clamp(max=1.0)
+    for g in grads:
+        g.copy_(widened(g) * scale.to(g.device))
+
+
+@no_grad()
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor,
+                          foreach: bool | None = None) -> None:
+    """Scales all gradients by min(1, max_norm / (total_norm + 1e-6)), in place: `total_norm`, a scalar, may be that of
+    more gradients than these."""
+    _scale(_gradients(parameters), max_norm, total_norm)
+
+
 @no_grad()
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
                     error_if_nonfinite: bool = False, foreach: bool | None = None) -> Tensor:
@@ -131,9 +145,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     table = _table(grads) if grads and norm_type == 2 else None
     if table is None:
         total = _total(grads, norm_type, error_if_nonfinite)
-        scale = (float(max_norm) / (total + 1e-6)).clamp(max=1.0)
-        for g in grads:
-            g.copy_(widened(g) * scale.to(g.device))
+        _scale(grads, max_norm, total)
         return total.to(_common(grads))
     device, dtype = grads[0].device, grads[0].dtype
     squares, total = _squares(grads, table), empty((), dtype=dtype, device=device)

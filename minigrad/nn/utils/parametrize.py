@@ -21,7 +21,7 @@ from ..container import ModuleDict, ModuleList
 from ..module import Module, Parameter
 
 __all__ = ["ParametrizationList", "cached", "is_parametrized", "register_parametrization", "remove_parametrizations",
-           "type_before_parametrizations"]
+           "transfer_parametrizations_and_params", "type_before_parametrizations"]
 
 _kept: dict[tuple[int, str], Tensor] | None = None          # within `cached()`: what was computed, by module and name
 
@@ -244,3 +244,19 @@ def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized
 def type_before_parametrizations(module: Module) -> type[Module]:
     """The class that the module had before it was parametrized."""
     return type(module).__bases__[0] if is_parametrized(module) else type(module)
+
+
+def transfer_parametrizations_and_params(from_module: Module, to_module: Module,
+                                         tensor_name: str | None = None) -> Module:
+    """Gives `to_module` the parametrizations of `from_module`, of all tensors or of one, and what these are computed
+    from; both have the same objects then. Returns `to_module`."""
+    found = dict(from_module.parametrizations.items()) if is_parametrized(from_module) else {}
+    for name, made in found.items():
+        if tensor_name in (None, name):
+            if not hasattr(to_module, name):
+                _register(to_module, name, Parameter(getattr(from_module, name).detach()))
+            for parametrization in made:
+                register_parametrization(to_module, name, parametrization, unsafe=made.unsafe)
+            for key, value in (made._parameters | made._buffers).items():
+                setattr(to_module.parametrizations[name], key, value)
+    return to_module

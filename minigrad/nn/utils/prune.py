@@ -90,7 +90,8 @@ class BasePruningMethod:
     @classmethod
     def apply(cls, module: Any, name: str, *args: Any, importance_scores: Any = None, **kwargs: Any) -> Any:
         """Prunes a parameter of a module, further if it is pruned already."""
-        method, current = cls(*args, **kwargs), getattr(module, name)
+        method: BasePruningMethod = cls(*args, **kwargs)
+        current = getattr(module, name)
         if not isinstance(current, Tensor):
             raise TypeError(f"[prune] {name} must be a parameter of the module; got {current} in {module}")
         method._tensor_name = name
@@ -103,7 +104,11 @@ class BasePruningMethod:
             delattr(module, name)
             module.register_parameter(name + "_orig", current)
         else:
-            _hook(module, name)[1].remove()
+            before, handle = _hook(module, name)
+            handle.remove()
+            container = before if isinstance(before, PruningContainer) else PruningContainer(before)
+            container.add_pruning_method(method)
+            method = container
         module.register_buffer(name + "_mask", mask)
         method(module, None)
         handle = module.register_forward_pre_hook(method)
@@ -126,6 +131,34 @@ def _hook(module: Any, name: str) -> Any:
     if name not in found:
         raise ValueError(f"[prune] Parameter '{name}' has to be pruned before pruning can be removed; got {module}")
     return found[name]
+
+
+class PruningContainer(BasePruningMethod):
+    """The methods that pruned a parameter, in order. Its mask is that of the last one, of what the others left."""
+
+    def __init__(self, *args: BasePruningMethod) -> None:
+        self._pruning_methods: list[BasePruningMethod] = []
+        for method in args:
+            self.add_pruning_method(method)
+
+    def add_pruning_method(self, method: BasePruningMethod) -> None:
+        """TypeError for what is no method, ValueError for a method of another parameter."""
+        if not isinstance(method, BasePruningMethod):
+            raise TypeError(f"[prune] {type(method)} is not a BasePruningMethod subclass")
+        if self._pruning_methods and self._tensor_name != method._tensor_name:
+            raise ValueError(f"[prune] Can only add methods of {self._tensor_name!r}; got {method._tensor_name!r}")
+        self._tensor_name = method._tensor_name
+        self._pruning_methods.append(method)
+
+    def __len__(self) -> int:
+        return len(self._pruning_methods)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._pruning_methods[index]
+
+    def compute_mask(self, t: Any, default_mask: Any) -> Any:
+        """The mask of the last method, within `default_mask`"""
+        return self[-1]._combined(t, default_mask)
 
 
 class Identity(BasePruningMethod):

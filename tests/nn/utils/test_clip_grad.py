@@ -73,3 +73,18 @@ def test_norms_of_half_precision_do_not_overflow():
     assert p.grad[0].item() == float(np.float16(0.0316228))
     nn.utils.clip_grad_value_([p], 0.03)
     assert p.grad[0].item() == float(np.float16(0.03)) and p.grad.dtype == mg.float16
+
+
+def test_gradients_are_clipped_by_a_norm_of_more(torch):
+    found = []
+    for lib in (mg, torch):
+        ps = [lib.nn.Parameter(lib.zeros(n)) for n in (3, 2, 1)]
+        for p, g in zip(ps[:2], ([3.0, 0.0, 4.0], [1.0, 2.0]), strict=True):
+            p.grad = lib.tensor(g)
+        total = lib.nn.utils.get_total_norm([p.grad for p in ps[:2]])
+        assert lib.nn.utils.clip_grads_with_norm_(ps, 1.0, total) is None
+        lib.nn.utils.clip_grads_with_norm_(ps[0], 100.0, total)
+        found.append([p.grad.numpy() for p in ps[:2]])
+        assert ps[2].grad is None
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)

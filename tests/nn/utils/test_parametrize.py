@@ -181,3 +181,19 @@ def test_copies_are_parametrized_and_pickles_are_refused():
             pickle.dumps(nn.Sequential(layer), protocol)
     square = parametrize.register_parametrization(nn.Linear(3, 3), "weight", nn.Tanh(), unsafe=True)
     pickle.dumps(parametrize.remove_parametrizations(square, "weight"))
+
+
+def test_parametrizations_move_to_another_module(torch):
+    for lib, utils in ((mg, mg.nn.utils), (torch, torch.nn.utils)):
+        class Symmetric(lib.nn.Module):
+            def forward(self, x):
+                return x.triu() + x.triu(1).mT
+        one, two, three, bare = (lib.nn.Linear(3, 3) for _ in range(4))
+        utils.parametrize.register_parametrization(one, "weight", Symmetric())
+        utils.parametrizations.weight_norm(one, "bias")
+        move = utils.parametrize.transfer_parametrizations_and_params
+        assert move(one, two) is two and move(one, three, "bias") is three and move(bare, lib.nn.Linear(3, 3)) is not bare
+        assert two.parametrizations.weight.original is one.parametrizations.weight.original and (two.weight == one.weight).all() and (two.bias == one.bias).all()
+        assert utils.parametrize.is_parametrized(three, "bias") and not utils.parametrize.is_parametrized(three, "weight") and (three.bias == one.bias).all()
+        empty = move(one, lib.nn.ReLU(), "weight")
+        assert (empty.weight == one.weight).all() and sorted(empty.state_dict()) == ["parametrizations.weight.original"]
