@@ -16,9 +16,12 @@ __all__ = ["ScriptModule", "annotate", "compile", "disable", "export", "freeze",
            "script", "script_method", "trace", "unused"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-ScriptModule = Module
 BroadcastingList1 = BroadcastingList2 = BroadcastingList3 = list
 config = SimpleNamespace()                  # of `torch._dynamo`: what is set there has no effect
+
+
+class ScriptModule(Module):
+    """A module. `script` makes none: it gives back what it gets."""
 
 
 def compile(model: Any = None, **options: Any) -> Any:

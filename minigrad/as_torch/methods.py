@@ -12,7 +12,7 @@ import numpy as np
 from .. import norm as _norm
 from ..autograd.function import FunctionCtx
 from ..core.hooks import RemovableHandle
-from ..core.tensor import Tensor
+from ..core.tensor import Size, Tensor
 from ..core.warning import warn
 from ..nn.activation import hardshrink
 from ..nn.module import Module
@@ -167,6 +167,19 @@ _OF_MODULES = {"_register_load_state_dict_pre_hook": _register_load_state_dict_p
                "register_backward_hook": Module.register_full_backward_hook}
 
 
+def _giving_sizes(name: str) -> Callable[[Size, Any], Any]:
+    """A method of tuples that gives a `Size`: old constructors take part of a shape for a shape, a tuple for values."""
+    plain = getattr(tuple, name)
+
+    def method(self: Size, other: Any) -> Any:
+        found = plain(self, other)
+        return Size(found) if type(found) is tuple else found
+    return method
+
+
+_OF_SIZES = {name: _giving_sizes(name) for name in ("__getitem__", "__add__", "__mul__", "__rmul__")}
+
+
 def put_on() -> None:
     """Gives `Tensor` the methods that it lacks, and others in the place of those in `_BEFORE`. Its class is called
     `torch.Tensor`: so other packages know a tensor."""
@@ -177,6 +190,8 @@ def put_on() -> None:
     for name, value in _OF_MODULES.items():
         setattr(Module, name, value)
     FunctionCtx.saved_variables = FunctionCtx.saved_tensors         # type: ignore[attr-defined]
+    for name, value in _OF_SIZES.items():
+        setattr(Size, name, value)
 
 
 def take_off() -> None:
@@ -187,6 +202,8 @@ def take_off() -> None:
     for name, value in _BEFORE.items():
         setattr(Tensor, name, value)
     Tensor.__module__ = _MODULE
+    for name in {*_OF_SIZES} & {*vars(Size)}:
+        delattr(Size, name)
     for name in _OF_MODULES:
         if name in Module.__dict__:
             delattr(Module, name)

@@ -101,6 +101,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.utils": (".as_torch.small backcompat set_module", ".utils"),
     "torch.utils._pytree": (".as_torch.pytree",),
     "torch.utils.benchmark": (),
+    "torch.utils.checkpoint": (".as_torch.small get_device_states set_device_states", ".utils.checkpoint"),
     "torch.utils.cpp_extension": (),
     "torch.utils.dlpack": (".as_torch.small to_dlpack", ""),
     "torch.utils.hooks": (".core.hooks",),

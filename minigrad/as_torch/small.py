@@ -32,7 +32,7 @@ from ..nn import (
     NLLLoss,
 )
 from ..nn.hooks import register_module_full_backward_hook
-from ..ops.random import randn
+from ..ops.random import default_generator, randn
 from ..optim.lr_scheduler import LRScheduler
 
 Container, NLLLoss2d, _LRScheduler, CrossMapLRN2d = Module, NLLLoss, LRScheduler, LocalResponseNorm
@@ -72,6 +72,18 @@ class SDPBackend(IntEnum):
 def sdpa_kernel(backends: Any, set_priority: bool = False) -> AbstractContextManager[None]:
     """A block that changes nothing."""
     return nullcontext()
+
+
+def get_device_states(*args: Any) -> tuple[list[int], list[Any]]:
+    """The numbers of the GPUs that tensors are on, and the states of their generators."""
+    gpus = sorted({a.device.index or 0 for a in args if isinstance(a, Tensor) and a.device.type == "cuda"})
+    return gpus, [default_generator(f"cuda:{gpu}").get_state() for gpu in gpus]
+
+
+def set_device_states(devices: Iterable[int], states: Iterable[Any], *, device_type: str | None = None) -> None:
+    """Puts back what `get_device_states` returned."""
+    for gpu, state in zip(devices, states, strict=True):
+        default_generator(f"cuda:{gpu}").set_state(state)
 
 
 def set_module(obj: Any, mod: str) -> None:

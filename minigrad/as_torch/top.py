@@ -63,6 +63,8 @@ def _each(method: str, tensors: Any, *args: Any, **named: Any) -> Any:
     for lists of different lengths."""
     if method.startswith("addc") and len(args) > 2:
         *args, named["value"] = args                        # type: ignore[assignment]
+    if "ord" in named:                                      # of norm
+        named["p"] = named.pop("ord")
     if any(isinstance(a, list | tuple) and len(a) != len(tensors) for a in (*args, *named.values())):
         raise RuntimeError(f"[_foreach_{method}] takes lists of one length, here {len(tensors)}")
     own = method if hasattr(Tensor, method) else method[:-1]            # there is no maximum_

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.tensor import Tensor
+from ..core.tensor import Size, Tensor
 from ..ops.creation import as_tensor, empty
 
 _DTYPES = {"Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Byte": "uint8",
@@ -24,9 +24,9 @@ class TensorType(type):
         return isinstance(value, Tensor) and value.dtype == cls.dtype and value.device.type == cls.device
 
     def __call__(cls, *data: Any) -> Tensor:
-        """Of sizes: uninitialised. Of a sequence, an array or a tensor: the values."""
-        if all(isinstance(n, (int, np.integer)) for n in data):
-            return empty(data or (0,), dtype=cls.dtype, device=cls.device)
+        """Of sizes or a shape: uninitialised. Of a sequence, an array or a tensor: the values."""
+        if all(isinstance(n, (int, np.integer, Size)) for n in data):
+            return empty(*data or (0,), dtype=cls.dtype, device=cls.device)
         return as_tensor(data[0], dtype=cls.dtype, device=cls.device)
 
 

@@ -58,6 +58,7 @@ class EventList(list[FunctionEventAvg]):
         """The table, of at most `row_limit` rows (-1: all). `sort_by`: "self_cpu_time_total", "cpu_time_total",
         "cpu_time", "count" or "flops"; the largest come first. `top_level_events_only`: without what ran in named
         parts. There is no column of sources: `max_src_column_width` has no effect."""
+        sort_by = sort_by and sort_by.replace("cuda", "cpu").replace("device", "cpu")     # wherever they run
         if sort_by is not None and sort_by not in _SORTED_BY:
             raise ValueError(f"[profiler.table] sort_by must be one of {', '.join(_SORTED_BY)}; got {sort_by!r}")
         events = [e for e in self if e.top_level or not top_level_events_only]

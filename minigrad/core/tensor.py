@@ -8,6 +8,7 @@ Type checkers and editors read these in `methods.pyi`, which `tests/project/stub
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -39,10 +40,7 @@ class Size(tuple[int, ...]):
 
     def numel(self) -> int:
         """The number of elements of a tensor of this shape: the product of the sizes, 1 for `()`."""
-        total = 1
-        for n in self:
-            total *= n
-        return total
+        return prod(self)
 
     def __repr__(self) -> str:
         return f"Size({list(self)})"
@@ -66,7 +64,8 @@ class Tensor(Gradients, Methods):
 
     def __init__(self, *data: Any) -> None:
         """`Tensor(2, 3)`: uninitialised, of that shape; `Tensor([1, 2])`: the values. Of the default float dtype."""
-        source = functions.empty(data or 0) if all(isinstance(n, int) for n in data) else functions.as_tensor(data[0])
+        sized = all(isinstance(n, (int, Size)) for n in data)          # Tensor(x.shape) too
+        source = functions.empty(*data or (0,)) if sized else functions.as_tensor(data[0])
         if not isinstance(data[0] if data else None, Tensor):
             source = functions.cast(source, default_float())
         self.array, self.node, self._requires_grad, self._grad = source.array, None, False, None

@@ -25,6 +25,18 @@ def test_typed_tensors(word, door):
     assert isinstance(kind(np.ones(3)), kind) and kind(door.zeros(2, dtype=x.dtype)).dtype == x.dtype
 
 
+def test_a_shape_is_sizes_and_a_tuple_is_values(door):
+    x = door.ones(2, 3)
+    for made in (door.Tensor, door.FloatTensor, x.new):
+        assert made(x.shape).shape == made(x.size()).shape == (2, 3) and made(door.Size([])).shape == ()
+        assert made(x.shape[1:]).shape == (3,) and made(x.shape[:1] + (4,)).shape == (2, 4) and made(x.shape[:1] * 3).shape == (2, 2, 2)
+        assert made((2, 3)).tolist() == [2, 3] and made(2, 3).shape == (2, 3) and made().shape == (0,)
+    assert x.shape[0] == 2 and x.shape[-1] == 3 and x.shape.numel() == 6
+    from minigrad.as_torch import methods
+    methods.take_off()
+    assert type(x.shape[1:]) is tuple
+
+
 def test_typed_tensors_are_refused_clearly(door):
     for name in ("torch.FloatTenso", "FloatTensor", "torch.a.b.c", "torch.NoneTensor"):
         with pytest.raises((ValueError, TypeError)):
@@ -97,6 +109,9 @@ def test_names_that_pytorch_has_in_several_places(door):
     assert w.grad.tolist() == [2, 2]
     assert door.arange(3).apply_(lambda v: v * 2).tolist() == [0, 2, 4]
     assert isinstance(door.nn.utils.skip_init(door.nn.Linear, 2, 3), nn.Linear)
+    from torch.utils.hooks import RemovableHandle
+    assert isinstance(nn.ReLU().register_forward_hook(print), RemovableHandle)
+    assert door.utils.checkpoint.set_device_states(*door.utils.checkpoint.get_device_states(x, None)) is None
     assert door.torch is door and nn.ReLU().compile(dynamic=True) is None
     assert door.arange(6)[1:].storage_offset() == 1 and door.arange(6).view(2, 3)[1, 2].storage_offset() == 5
     before, after = door.cuda.Event(enable_timing=True), door.cuda.Event(enable_timing=True)
@@ -142,6 +157,7 @@ def test_functions_for_lists_of_tensors(door):
                   lambda: door._foreach_mul(one, [1.0]), lambda: door._foreach_addcmul_(one, two, two, [1.0, 2.0, 3.0])):
         with pytest.raises(RuntimeError, match=r"_foreach_\w+\] takes lists of one length, here 2"):
             wrong()
+    assert [round(n.item(), 3) for n in door._foreach_norm(two, ord=1)] == [4, 9]
     assert door._foreach_copy_(one, two)[1].tolist() == two[1].tolist()
     for name in ("_foreach_nothing", "_foreach_nothing_"):
         with pytest.raises(AttributeError):
@@ -268,6 +284,12 @@ def test_memory_of_gpus(door):
     door.cuda.reset_peak_memory_stats()
     if not door.cuda.is_available():
         assert door.cuda.max_memory_allocated() == 0
+
+
+def test_a_module_is_a_script_module_only_by_its_class(door):
+    class Scripted(door.jit.ScriptModule):
+        pass
+    assert isinstance(Scripted(), nn.Module) and not isinstance(nn.ReLU(), door.jit.ScriptModule)
 
 
 def test_ops_of_python_functions(door):
@@ -431,7 +453,8 @@ def test_profile(door, tmp_path):
         for _ in range(3):
             door.ones(3).exp()
             prof.step()
-    assert got == [prof] and "exp" in prof.key_averages().table(sort_by="cpu_time_total", row_limit=5)
+    assert got == [prof] and "exp" in prof.key_averages().table(sort_by="cpu_time_total", row_limit=5) \
+        == prof.key_averages().table(sort_by="cuda_time_total", row_limit=5)
     profiler.tensorboard_trace_handler(tmp_path)(prof)
     assert len(list(tmp_path.glob("*.pt.trace.json"))) == 1
 
