@@ -9,11 +9,13 @@ from typing import Any
 from ..core.shape import fail
 from ..cuda import current_device, is_available, memory_allocated, memory_reserved, set_device, synchronize
 from ..devices import device as device_of
-from .types import TensorType, tensor_type
+from .types import tensor_type
 
 
-def __getattr__(name: str) -> TensorType:
-    """`FloatTensor` and the like, on a GPU."""
+def __getattr__(name: str) -> Any:
+    """`FloatTensor` and the like, on a GPU; is there one."""
+    if name == "_initialized":
+        return is_available()
     return tensor_type(name, "cuda")
 
 

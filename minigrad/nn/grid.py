@@ -111,7 +111,7 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mod
     places = []
     for i, size in enumerate(sizes):                                    # the grid has the last dimension first
         at = flat[..., len(sizes) - 1 - i]
-        at = mul(add(at, 1.0), (size - 1) / 2) if align else div(sub(mul(add(at, 1.0), float(size)), 1.0), 2.0)
+        at = mul(add(at, 1.0), (size - 1) / 2) if align else sub(mul(add(at, 1.0), size / 2), 0.5)
         places.append(at if mode == "bicubic" else _inside(at, size, padding_mode, align))
     zeros = padding_mode == "zeros"
     if mode == "nearest":
@@ -193,6 +193,16 @@ def _grid_sample_oracle(x: Any, grid: Any, mode: str = "bilinear", padding_mode:
     return out
 
 
+def _line(n: int, dtype: np.dtype, align: bool) -> np.ndarray:
+    """Coordinates of n places, rounded as PyTorch's. Under the identity each place is on a pixel, and rounding decides
+    from which side its derivative is."""
+    if n == 1:
+        return np.zeros(1)
+    left = np.arange(n) * np.longdouble(dtype.type(2) / dtype.type(n - 1)) - 1
+    line = np.where(np.arange(n) < n // 2, left, -left[::-1]).astype(dtype)
+    return line if align else line * dtype.type(n - 1) / dtype.type(n)
+
+
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     """The grid for `grid_sample` of affine maps: theta (x, y, 1) for each place (x, y) of the output.
 
@@ -212,7 +222,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     if min(space) < 1:
         fail("affine_grid", "the sizes must be positive", list(size), kind=ValueError)
     align = _warn_of_corners("affine_grid", align_corners)
-    lines = [np.linspace(-1, 1, n) * (1 if align else (n - 1) / n) if n > 1 else np.zeros(1) for n in space]
+    lines = [_line(n, np.dtype("f8" if theta.dtype == "f8" else "f4"), align) for n in space]
     base = np.stack([*reversed(np.meshgrid(*lines, indexing="ij")), np.ones(space)], -1)
     points = as_tensor(base.reshape(-1, dims + 1), theta.dtype, theta.device)
     return matmul(points, theta.mT).reshape(batch, *space, dims)

@@ -117,6 +117,7 @@ def test_names_that_pytorch_has_in_several_places(door):
     before, after = door.cuda.Event(enable_timing=True), door.cuda.Event(enable_timing=True)
     for event in (before, after):
         event.record()
+    assert door.cuda._initialized == door.cuda.is_available()
     assert before.elapsed_time(after) == -after.elapsed_time(before) > 0
     if not door.cuda.is_available():
         with door.cuda.device(0):

@@ -75,6 +75,21 @@ def test_affine_grid_is_torchs(torch):
     np.testing.assert_allclose(F.affine_grid(mg.tensor(theta), (1, 2, 2, 3, 4), align_corners=False).numpy(), want.numpy(), 1e-9, 1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:Since version")
+@pytest.mark.parametrize("n", [7, 28])
+def test_places_on_pixels_have_their_derivative_from_the_side_that_pytorchs_have(torch, n):
+    """The identity, with which a spatial transformer begins: rounding decides."""
+    image, theta = RNG.standard_normal((1, 1, n, n)).astype(np.float32), np.eye(2, 3, dtype=np.float32)[None]
+    for align in (False, True):
+        found = []
+        for lib, functions in ((torch, torch.nn.functional), (mg, F)):
+            grid = functions.affine_grid(lib.tensor(theta), (1, 1, n, n), align_corners=align).detach().requires_grad_()
+            functions.grid_sample(lib.tensor(image), grid, align_corners=align).sum().backward()
+            found.append((grid.detach().numpy(), grid.grad.numpy()))
+        assert (found[0][0] == found[1][0]).all()
+        np.testing.assert_allclose(found[1][1], found[0][1], 1e-4, 1e-4)
+
+
 def test_older_names_warn():
     x = mg.zeros(1, 1, 2, 2)
     for call in (F.upsample, F.upsample_nearest, F.upsample_bilinear):

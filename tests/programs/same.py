@@ -242,6 +242,17 @@ def loading(torch: Any) -> None:
     data.RandomSampler.__iter__ = order
 
 
+def unnoted(check: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose own derivatives are not the program's."""
+    def run(*args: Any, **named: Any) -> Any:
+        before = len(result["losses"])
+        try:
+            return check(*args, **named)
+        finally:
+            del result["losses"][before:]
+    return run
+
+
 def watching(torch: Any, limit: int) -> None:
     """Notes losses and parameters, and stops the program."""
     backward, grad, zero = torch.Tensor.backward, torch.autograd.grad, torch.optim.Optimizer.zero_grad
@@ -266,6 +277,9 @@ def watching(torch: Any, limit: int) -> None:
         return zero(self, *args, **named)
     torch.Tensor.backward, torch.optim.Optimizer.zero_grad = noted_backward, noted_zero
     replaced(torch.autograd, "grad", noted_grad)
+    checks = importlib.import_module("torch.autograd.gradcheck")
+    for name in ("gradcheck", "gradgradcheck"):
+        replaced(checks, name, unnoted(getattr(checks, name)))
     seed = torch.manual_seed
 
     def manual_seed(value: int) -> Any:
