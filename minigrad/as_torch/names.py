@@ -47,7 +47,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.distributions.constraints": (".distributions.constraints",),
     "torch.distributions.utils": (".as_torch.small _standard_normal clamp_probs lazy_property logits_to_probs"
                                   " probs_to_logits", ".distributions.distribution"),
-    "torch.fft": (),
+    "torch.fft": (".as_torch.fft",),
     "torch.func": (".func", ".as_torch.small functionalize replace_all_batch_norm_modules_"),
     "torch.functional": ("",),
     "torch.futures": (),

@@ -622,3 +622,15 @@ def test_names_are_refused_with_the_reason(door, name, why):
     with pytest.raises(NotImplementedError, match=rf"torch.{name} is not supported; minigrad has (no )?{why}"):
         value(door.eye(2))
     assert door.eye(2).dtype != value
+
+
+def test_the_order_of_frequencies(door):
+    x = np.arange(15.0).reshape(3, 5)
+    for name in ("fftshift", "ifftshift"):
+        for dim in (None, 0, 1, (0, 1), ()):
+            np.testing.assert_array_equal(getattr(door.fft, name)(mg.tensor(x), dim).numpy(), getattr(np.fft, name)(x, dim))
+    for n in (1, 2, 5, 8):
+        for name in ("fftfreq", "rfftfreq"):
+            np.testing.assert_allclose(getattr(door.fft, name)(n, d=0.25).numpy(), getattr(np.fft, name)(n, 0.25))
+    with pytest.raises(NotImplementedError, match="real dtypes"):
+        door.fft.fft(mg.ones(3))
