@@ -459,9 +459,9 @@ class Notes:
         self.names |= found.attributes
         self.stores.update(found.stores)
         self.reads |= found.reads
-        named = [n for n in found.globals if n in function.__globals__]
-        if named:
-            self.add(function.__globals__, named, "the global")
+        for table, owner in ((function.__builtins__, "the builtin"), (function.__globals__, "the global")):
+            if named := [n for n in found.globals if n in table]:
+                self.add(table, named, owner)
         for n in named:
             self.visit(function.__globals__[n], n)
         for n in found.imports:

@@ -524,6 +524,15 @@ def test_globals_and_helpers():
         SCALE = 2.0
 
 
+def test_a_builtin_that_is_replaced(monkeypatch):
+    f = mg.capture(lambda x: x * divmod(5.0, 2.0)[0])
+    assert f(mg.ones(1)).item() == f(mg.ones(1)).item() == 2
+    monkeypatch.setattr("builtins.divmod", lambda a, b: (a, b))
+    assert f(mg.ones(1)).item() == 5
+    monkeypatch.undo()
+    assert f(mg.ones(1)).item() == 2
+
+
 def test_attributes_of_modules_of_ones_own():
     class Net(nn.Module):
         factor = 1.0
