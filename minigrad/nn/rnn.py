@@ -445,6 +445,8 @@ class RNNBase(Module):
             y, last = squeeze(y, 1), [squeeze(s, 1) for s in last]
         elif self.batch_first:
             y = transpose(y, 0, 1)
+        for s in last:
+            s.source = None                                 # views of what nobody sees: they can be detached in place
         state = tuple(last) if self.kind == "LSTM" else last[0]
         if self.return_states if return_states is None else return_states:
             return y, state, self._every_state(results, batched, back)

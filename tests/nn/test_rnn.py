@@ -156,6 +156,18 @@ def test_initial_values_are_torchs(torch):
             assert abs(p).max().item() <= 50 ** -0.5 and abs(p.std().item() - q.std().item()) < 0.02
 
 
+@pytest.mark.parametrize("shape", [(5, 2, 3), (5, 3)])
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_states_can_be_detached_in_place(kind, shape):
+    """Truncated backpropagation through time: each part ends with `h.detach_()`."""
+    layer, state = getattr(nn, kind)(3, 4), None
+    for _ in range(2):
+        y, state = layer(mg.randn(*shape), state)
+        y.sum().backward()
+        for s in state if kind == "LSTM" else [state]:
+            assert s.detach_() is s and s.grad_fn is None and not s.requires_grad
+
+
 def test_forget_bias():
     layer = nn.LSTM(3, 4, forget_bias=1.0, bidirectional=True)
     for suffix in ("_l0", "_l0_reverse"):
