@@ -12,6 +12,7 @@ import numpy as np
 from .. import norm as _norm
 from ..autograd.function import FunctionCtx
 from ..core.hooks import RemovableHandle
+from ..core.out import check_target
 from ..core.tensor import Size, Tensor
 from ..core.warning import warn
 from ..nn.activation import hardshrink
@@ -88,8 +89,12 @@ def storage(self: Any) -> Tensor:
     return (self._base if self._is_view() else self).flatten()      # type: ignore[no-any-return]
 
 
-def _writing(function: Any) -> Callable[..., Any]:
-    return lambda self, *args, **named: self.copy_(function(self.clone(), *args, **named))
+def _writing(name: str, function: Any) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **named: Any) -> Any:
+        found = function(self.clone(), *args, **named)
+        check_target(name, self.array.layout, found.array.layout)
+        return self.copy_(found)
+    return method
 
 
 def new_empty_strided(self: Tensor, size: Any, stride: Any, dtype: Any = None, device: Any = None,
@@ -130,10 +135,10 @@ _OLD = {name + end: word for names, word in ((("add", "sub"), "alpha"), (("addcm
 _FUNCTIONS = {"hardshrink": hardshrink}
 METHODS: dict[str, Any] = {
     **{name: _old_order(name, word) for name, word in _OLD.items()}, **_FUNCTIONS,
-    **{f"{name}_": _writing(function) for name, function in _FUNCTIONS.items()},
+    **{f"{name}_": _writing(f"{name}_", function) for name, function in _FUNCTIONS.items()},
     "adjoint": Tensor.mT.fget, "apply_": apply_, "fill_diagonal_": fill_diagonal_,   # type: ignore[attr-defined]
     "conj_physical_": lambda self: self, "untyped_storage": untyped_storage,
-    "polygamma_": _writing(lambda self, n: self.polygamma(n)), "is_shared": lambda self: False,
+    "polygamma_": _writing("polygamma_", Tensor.polygamma), "is_shared": lambda self: False,
     "storage_offset": lambda self: (self.data_ptr() - self.array.storage.ptr) // self.itemsize,
     "is_cpu": property(lambda self: self.device.type == "cpu"),
     "is_inference": lambda self: False, "is_same_size": lambda self, other: self.shape == other.shape,
