@@ -460,7 +460,7 @@ class Notes:
         self.stores.update(found.stores)
         self.reads |= found.reads
         for table, owner in ((function.__builtins__, "the builtin"), (function.__globals__, "the global")):
-            if named := [n for n in found.globals if n in table]:
+            if named := [n for n in (self.names if "globals" in found.globals else found.globals) if n in table]:
                 self.add(table, named, owner)
         for n in named:
             self.visit(function.__globals__[n], n)

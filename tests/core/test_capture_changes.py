@@ -533,6 +533,14 @@ def test_a_builtin_that_is_replaced(monkeypatch):
     assert f(mg.ones(1)).item() == 2
 
 
+def test_an_entry_of_globals():
+    globals()["FACTOR"] = 2.0
+    f = mg.capture(lambda x: x * globals()["FACTOR"])
+    assert f(mg.ones(1)).item() == f(mg.ones(1)).item() == 2
+    globals()["FACTOR"] = 5.0
+    assert f(mg.ones(1)).item() == 5
+
+
 def test_attributes_of_modules_of_ones_own():
     class Net(nn.Module):
         factor = 1.0
