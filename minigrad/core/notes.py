@@ -459,7 +459,7 @@ class Notes:
         self.names |= found.attributes
         self.stores.update(found.stores)
         self.reads |= found.reads
-        for table, owner in ((function.__builtins__, "the builtin"), (function.__globals__, "the global")):
+        for table, owner in ((vars(sys.modules["builtins"]), "the builtin"), (function.__globals__, "the global")):
             if named := [n for n in (self.names if "globals" in found.globals else found.globals) if n in table]:
                 self.add(table, named, owner)
         for n in named:
