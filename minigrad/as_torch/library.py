@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from ..autograd import Function
@@ -39,11 +38,24 @@ class CustomOpDef:
         return function
 
 
+class _Named:
+    """The ops under a name, also those that come later."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, op: str) -> CustomOpDef:
+        if found := _OPS.get(f"{self._name}::{op}"):
+            return found
+        raise AttributeError(op)
+
+
 def custom_op(name: str, fn: Any = None, /, *, mutates_args: Any, **options: Any) -> Any:
     """An op of a Python function, `torch.ops.name` too; also as a decorator."""
     if fn is None:
         return lambda function: custom_op(name, function, mutates_args=mutates_args)
-    return _OPS.setdefault(name, CustomOpDef(fn, bool(mutates_args)))
+    _OPS[name] = CustomOpDef(fn, bool(mutates_args))
+    return _OPS[name]
 
 
 def register_autograd(op: Any, backward: Any, /, *, setup_context: Any = None, **named: Any) -> None:
@@ -62,8 +74,8 @@ def opcheck(op: Any, args: Any, kwargs: Any = None, **options: Any) -> dict[str,
 def __getattr__(name: str) -> Any:
     """The ops under a name before "::", and classes of PyTorch's C++ (`torch._C.Value`), which programs import for
     annotations."""
-    if found := {key.partition("::")[2]: op for key, op in _OPS.items() if key.startswith(name + "::")}:
-        return SimpleNamespace(**found)
+    if any(key.startswith(name + "::") for key in _OPS):
+        return _Named(name)
     if name[:1].isupper():
         return refused(name, "minigrad has no classes of PyTorch's C++")
     raise AttributeError(name)

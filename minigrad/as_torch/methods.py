@@ -182,7 +182,12 @@ def _giving_sizes(name: str) -> Callable[[Size, Any], Any]:
     return method
 
 
-_OF_SIZES = {name: _giving_sizes(name) for name in ("__getitem__", "__add__", "__mul__", "__rmul__")}
+def _after(self: Size, other: Any) -> Any:
+    return Size((*other, *self)) if isinstance(other, tuple) else NotImplemented
+
+
+_OF_SIZES: dict[str, Any] = {name: _giving_sizes(name) for name in ("__getitem__", "__add__", "__mul__", "__rmul__")}
+_OF_SIZES["__radd__"] = _after
 
 
 def put_on() -> None:

@@ -34,6 +34,10 @@ class Constraint:
     def __repr__(self) -> str:
         return self.name
 
+    def __reduce__(self) -> Any:
+        named = next((name for name, value in globals().items() if value is self), None)    # its copies are itself
+        return named or super().__reduce__()
+
 
 def _whole(value: Tensor) -> Tensor:
     return eq(value % 1, 0)
@@ -44,7 +48,7 @@ def _one_hot(value: Tensor) -> Tensor:
 
 
 def _triangular(value: Tensor) -> Tensor:
-    return eq(value.tril(), value).reshape(*value.shape[:-2], -1).all(-1)
+    return eq(value.tril(), value).flatten(-2).all(-1)
 
 
 def _lower(value: Tensor) -> Tensor:
@@ -59,7 +63,7 @@ def _unit_rows(value: Tensor) -> Tensor:
 
 def _symmetric(value: Tensor) -> Tensor:
     near = (value - value.mT).abs() <= 1e-6 + 1e-5 * value.abs()
-    return near.reshape(*value.shape[:-2], -1).all(-1)
+    return near.flatten(-2).all(-1)
 
 
 def _definite(value: Tensor, test: Callable[[Any, Any], Tensor] = gt) -> Tensor:
@@ -73,7 +77,7 @@ class _Bounded(Constraint):
 
     def __init__(self, **bounds: Any) -> None:
         vars(self).update(bounds)
-        self._bounds = bounds.values()
+        self._bounds = tuple(bounds.values())
         named = ", ".join(f"{name}={bound}" for name, bound in bounds.items())
         super().__init__(f"{type(self).__name__.title().replace('_', '')}({named})")
 
@@ -160,7 +164,7 @@ class independent(Constraint):
     def check(self, value: Any) -> Tensor:
         """Where it holds for all of them."""
         truth, dims = self.base_constraint.check(value), self.reinterpreted_batch_ndims
-        return truth.reshape(*truth.shape[:truth.ndim - dims], -1).all(-1) if dims else truth
+        return truth.flatten(-dims).all(-1) if dims else truth
 
 
 class dependent_property(property):

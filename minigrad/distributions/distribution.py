@@ -22,7 +22,7 @@ _EMPTY = Size(())
 
 def sum_rightmost(value: Tensor, dims: int) -> Tensor:
     """The sums over the last `dims` dimensions."""
-    return value.reshape(*value.shape[:value.ndim - dims], -1).sum(-1) if dims else value
+    return value.flatten(-dims).sum(-1) if dims else value
 
 
 def broadcast_all(*values: Any) -> list[Tensor]:

@@ -282,7 +282,7 @@ class RelaxedOneHotCategorical(_Relaxed):
 class _Counted(Binary):
     """What `Binomial` and `NegativeBinomial` share: `total_count`, and a probability or its logits."""
 
-    def __init__(self, total_count: Any = 1, probs: Any = None, logits: Any = None,
+    def __init__(self, total_count: Any, probs: Any = None, logits: Any = None,
                  validate_args: bool | None = None) -> None:
         self.total_count: Tensor = total_count
         super().__init__(probs, logits, validate_args)
@@ -306,6 +306,9 @@ class Binomial(_Counted):
     arg_constraints = {"total_count": constraints.nonnegative_integer, "probs": constraints.unit_interval,
                        "logits": constraints.real}
     has_enumerate_support = True
+
+    def __init__(self, total_count: Any = 1, *args: Any, **named: Any) -> None:
+        super().__init__(total_count, *args, **named)
 
     @property
     def support(self) -> constraints.Constraint:

@@ -19,6 +19,7 @@ from .continuous import (
     Exponential,
     Gamma,
     Gumbel,
+    HalfCauchy,
     HalfNormal,
     Laplace,
     MultivariateNormal,
@@ -95,6 +96,11 @@ def _cauchy(p: Cauchy, q: Cauchy) -> Tensor:
     """Chyzak and Nielsen 2019, "A closed-form formula for the Kullback-Leibler divergence between Cauchy
     distributions", written so that it is 0 where p = q."""
     return log1p(((p.scale - q.scale) ** 2 + (p.loc - q.loc) ** 2) / (4 * p.scale * q.scale))
+
+
+@register_kl(HalfCauchy, HalfCauchy)
+def _half_cauchy(p: HalfCauchy, q: HalfCauchy) -> Tensor:
+    return log1p((p.scale - q.scale) ** 2 / (4 * p.scale * q.scale))
 
 
 @register_kl(Gumbel, Gumbel)

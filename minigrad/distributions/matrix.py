@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -173,7 +174,7 @@ class Wishart(Factored):
 class LKJCholesky(Distribution):
     """The Cholesky factors L of correlation matrices C = L L^T (dim, dim) with the density det(C)^(concentration - 1):
     1 is uniform (Lewandowski, Kurowicka and Joe 2009). The factor's own is the product of its diagonal numbers
-    L_ii^(2 (concentration - 1) + dim - i). ValueError for a dim below 2.
+    L_ii^(2 (concentration - 1) + dim - i). ValueError for a dim below 2, TypeError for a fraction.
 
         >>> distributions.LKJCholesky(3, 1.0).sample().diagonal()[0].item()
         1.0
@@ -183,9 +184,9 @@ class LKJCholesky(Distribution):
     support = constraints.corr_cholesky                 # type: ignore[assignment]
 
     def __init__(self, dim: int, concentration: Any = 1.0, validate_args: bool | None = None) -> None:
+        self.dim = operator.index(dim)
         if dim < 2:
             raise ValueError(f"[LKJCholesky] dim must be an integer of at least 2; got {dim}")
-        self.dim = dim
         (self.concentration,) = broadcast_all(concentration)
         super().__init__(self.concentration.shape, (dim, dim), validate_args)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..core.half import finfo
 from ..core.tensor import Size, Tensor
-from ..ops.formula import clamp_min, xlogy
-from ..ops.math import abs, cos, digamma, eq, exp, expm1, ge, gt, lgamma, log, log1p, lt, where
+from ..ops.formula import clamp, clamp_min, xlogy
+from ..ops.math import abs, cos, digamma, exp, expm1, ge, gt, lgamma, log, log1p, lt, where
 from ..ops.special import i0e, i1e
 from . import constraints
 from .continuous import EULER, uniform_like
@@ -180,15 +180,17 @@ class GeneralizedPareto(Parametric):
         self.loc, self.scale, self.concentration = broadcast_all(loc, scale, concentration)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def _over(self, function: Any, z: Tensor, sign: float) -> Tensor:
-        """function(k z) / k for log1p or expm1; z + sign k z^2 / 2 where k is 0"""
-        k, none = self.concentration, eq(self.concentration, 0)
-        safe = where(none, 1.0, k)
-        return where(none, z + 0.5 * sign * k * z * z, function(safe * z) / safe)
+    def _over(self, function: Any, z: Tensor, a: float, b: float) -> Tensor:
+        """function(k z) / k for log1p or expm1; z (1 + a x + b x^2) for a small x = k z, where digits would cancel"""
+        k, most = self.concentration, finfo(z.dtype)
+        x = k * clamp(z, -float(most.max), float(most.max))             # 0, not nan, where k is 0 and z infinite
+        small = lt(abs(x), float(most.eps) ** (1 / 3))
+        x, safe = where(small, x, 0.0), where(small, 1.0, k)
+        return where(small, z * (1 + x * (a + b * x)), function(safe * z) / safe)
 
     def _hazard(self, value: Tensor) -> Tensor:
         """-log(P(X > x))"""
-        return self._over(log1p, (self._checked(value) - self.loc) / self.scale, -1.0)
+        return self._over(log1p, (self._checked(value) - self.loc) / self.scale, -1 / 2, 1 / 3)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -215,7 +217,7 @@ class GeneralizedPareto(Parametric):
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """loc + scale (u^-k - 1) / k"""
         u = uniform_like(self._extended_shape(sample_shape), self.loc)
-        return self.loc + self.scale * self._over(expm1, -log(u), 1.0)
+        return self.loc + self.scale * self._over(expm1, -log(u), 1 / 2, 1 / 6)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """-(1 + 1 / k) log(1 + k (x - loc) / scale) - log(scale)"""
@@ -227,7 +229,7 @@ class GeneralizedPareto(Parametric):
 
     def icdf(self, value: Tensor) -> Tensor:
         """loc + scale ((1 - p)^-k - 1) / k"""
-        return self.loc + self.scale * self._over(expm1, -log1p(-value), 1.0)
+        return self.loc + self.scale * self._over(expm1, -log1p(-value), 1 / 2, 1 / 6)
 
     def entropy(self) -> Tensor:
         """log(scale) + k + 1"""

@@ -14,7 +14,7 @@ from ..core.tensor import Size, Tensor
 from ..ops.activation import sigmoid, softplus
 from ..ops.arrange import pad
 from ..ops.creation import arange, eye, tril_indices
-from ..ops.formula import clamp_min
+from ..ops.formula import clamp, clamp_min
 from ..ops.linalg import cholesky
 from ..ops.math import exp, log, log1p, tanh
 from ..ops.softmax import softmax
@@ -517,7 +517,8 @@ class CorrCholeskyTransform(Transform):
     def _call(self, x: Tensor) -> Tensor:
         d = self.forward_shape(x.shape)[-1]
         share = zeros_with((*x.shape[:-1], d, d), x)
-        share[self._below(d, x)] = tanh(x)
+        most = 1 - float(finfo(x.dtype).eps)                # 1 would leave nothing for the rest of the row
+        share[self._below(d, x)] = clamp(tanh(x), -most, most)
         left = (1 - share * share).cumprod(-1).sqrt()
         return (share + eye(d, dtype=x.dtype, device=x.device)) * pad(left[..., :-1], (1, 0), value=1.0)
 
@@ -540,7 +541,9 @@ class CorrCholeskyTransform(Transform):
         return Size((*shape[:-1], d, d))
 
     def inverse_shape(self, shape: Sequence[int]) -> Size:
-        """(*, D (D - 1) / 2)"""
+        """(*, D (D - 1) / 2); ValueError if it is not square."""
+        if len(shape) < 2 or shape[-1] != shape[-2]:
+            raise ValueError(f"[CorrCholeskyTransform] Input is not square; got {tuple(shape)}")
         return Size((*shape[:-2], shape[-1] * (shape[-1] - 1) // 2))
 
 

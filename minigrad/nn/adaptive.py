@@ -59,7 +59,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
 
     def forward(self, input_: Tensor, target_: Tensor) -> ASMoutput:
         """log(p) of the targets, and the loss."""
-        if target_.ndim > 1 or input_.ndim != target_.ndim + 1 or target_.ndim and len(input_) != len(target_):
+        if target_.ndim > 1 or input_.shape != (*target_.shape, self.in_features):
             fail("AdaptiveLogSoftmaxWithLoss", "input must be (N, in_features) and target (N), or (in_features) and ()",
                  [input_.layout, target_.layout])
         x, target = input_.reshape(-1, self.in_features), target_.reshape(-1)

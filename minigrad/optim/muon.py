@@ -52,6 +52,7 @@ class Muon(Optimizer):
         super().add_param_group(param_group)
         for p in param_group["params"]:
             if p.ndim != 2:
+                self.param_groups.pop()
                 raise ValueError(f"Muon only supports 2D parameters whereas we found a parameter of {p.layout}")
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:

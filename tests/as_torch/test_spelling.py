@@ -29,7 +29,7 @@ def test_a_shape_is_sizes_and_a_tuple_is_values(door):
     x = door.ones(2, 3)
     for made in (door.Tensor, door.FloatTensor, x.new):
         assert made(x.shape).shape == made(x.size()).shape == (2, 3) and made(door.Size([])).shape == ()
-        assert made(x.shape[1:]).shape == (3,) and made(x.shape[:1] + (4,)).shape == (2, 4) and made(x.shape[:1] * 3).shape == (2, 2, 2)
+        assert made(x.shape[1:]).shape == (3,) and made(x.shape[:1] + (4,)).shape == (2, 4) and made(x.shape[:1] * 3).shape == (2, 2, 2) and made((4,) + x.shape).shape == (4, 2, 3)
         assert made((2, 3)).tolist() == [2, 3] and made(2, 3).shape == (2, 3) and made().shape == (0,)
     assert x.shape[0] == 2 and x.shape[-1] == 3 and x.shape.numel() == 6
     from minigrad.as_torch import methods
@@ -316,6 +316,9 @@ def test_ops_of_python_functions(door):
         x.fill_(2)
     y = x * 1
     assert fill(y) is None and y.tolist() == [2, 2]
+    door.library.custom_op("mine::scaled", lambda x: x * 5, mutates_args=())
+    door.library.custom_op("mine::later", abs, mutates_args=())
+    assert door.ops.mine.scaled(door.ones(1)).tolist() == [5] and hasattr(door.ops.mine, "later") and not hasattr(door.ops.mine, "none")
     door.library.register_autograd("other::op", len)
     assert not hasattr(door.ops, "other")
 

@@ -1,7 +1,9 @@
 """Distributions against PyTorch's, and what they promise by themselves."""
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -240,7 +242,7 @@ def test_gamma_samples_move_with_their_concentration(a):
 
 KL = [("Normal", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, {"loc": [0.1, 2.0], "scale": [1.7, 0.5]}),
       ("LogNormal", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, {"loc": [0.1, 2.0], "scale": [1.7, 0.5]}),
-      ("HalfNormal", {"scale": [0.7, 2.0]}, {"scale": [1.7, 0.5]}),
+      ("HalfNormal", {"scale": [0.7, 2.0]}, {"scale": [1.7, 0.5]}), ("HalfCauchy", {"scale": [0.7, 2.0]}, {"scale": [1.7, 0.5]}),
       ("Laplace", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, {"loc": [0.1, 2.0], "scale": [1.7, 0.5]}),
       ("Gumbel", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, {"loc": [0.1, 2.0], "scale": [1.7, 0.5]}),
       ("Cauchy", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, {"loc": [0.1, 2.0], "scale": [1.7, 0.5]}),
@@ -410,6 +412,11 @@ def test_a_generalized_pareto_passes_through_the_exponential():
     ends = [D.GeneralizedPareto(0.0, 2.0, mg.tensor(s * h, dtype=mg.float64)) for s in (1, -1)]
     up, down = [(b.log_prob(x) + b.cdf(x) + b.icdf(x / 5)).sum().item() for b in ends]
     assert slope.item() == pytest.approx((up - down) / (2 * h), rel=1e-6)
+    assert d.icdf(mg.tensor(1.0)).item() == math.inf
+    for tiny in (1e-30, 1e-9, 1e-4, 1e-2):
+        k = mg.tensor(tiny, requires_grad=True)             # d/dk of -(1 + 1/k) log(1 + k) is -1/2 + k/3
+        (slope,) = mg.autograd.grad(D.GeneralizedPareto(0.0, 1.0, k).log_prob(mg.tensor(1.0)), k)
+        assert slope.item() == pytest.approx(tiny / 3 - 0.5, abs=1e-4)
 
 
 def test_transforms_are_pytorchs(torch):
@@ -434,7 +441,8 @@ def test_transforms_are_pytorchs(torch):
             np.testing.assert_allclose(np.zeros(tuple(theirs.log_abs_det_jacobian(b, z).shape)) + array(mg.tensor(0.0) + mine.log_abs_det_jacobian(a, y)),
                                        theirs.log_abs_det_jacobian(b, z).numpy(), rtol=1e-8, err_msg=name)
     assert t.ExpTransform().with_cache(1)._cache_size == 1
-    for refused in (lambda k: k.ReshapeTransform((2, 3), (5,)), lambda k: k.ReshapeTransform((2, 3), (6,)).forward_shape((3, 2)), lambda k: k.CorrCholeskyTransform().forward_shape((5,))):
+    for refused in (lambda k: k.ReshapeTransform((2, 3), (5,)), lambda k: k.ReshapeTransform((2, 3), (6,)).forward_shape((3, 2)), lambda k: k.CorrCholeskyTransform().forward_shape((5,)),
+                    lambda k: k.CorrCholeskyTransform().inverse_shape((2, 6)), lambda k: k.CorrCholeskyTransform().inverse_shape((3,))):
         for k in (t, other):
             with pytest.raises(ValueError):
                 refused(k)
@@ -479,6 +487,10 @@ def test_constraints_are_pytorchs(torch):
     assert str(c.greater_than_eq(0)) == str(k.greater_than_eq(0)) and str(c.less_than(2)) == str(k.less_than(2)) and str(c.integer_interval(0, 4)) == str(k.integer_interval(0, 4))
     inner = c.independent(c.unit_interval, 2)
     assert isinstance(inner, c.independent) and inner.base_constraint is c.unit_interval and inner.reinterpreted_batch_ndims == 2
+    for copied in (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
+        assert copied(c.simplex) is c.simplex and copied(c.greater_than(1.0)).check(mg.tensor([1.0, 2.0])).tolist() == [False, True]
+        to = copied(D.transform_to(inner))
+        assert to(mg.zeros(1, 2)).tolist() == [[0.5, 0.5]] and to.codomain.base_constraint is c.unit_interval
 
 
 def test_a_constraint_that_depends_on_parameters():
@@ -507,6 +519,23 @@ def test_a_constraint_that_depends_on_parameters():
     def _(constraint):
         return D.AffineTransform(0.0, 2.0)
     assert D.transform_to(Even())(mg.tensor(3.0)).item() == 6
+
+
+def test_no_distributions_at_all():
+    none = mg.zeros(0, 2)
+    d = D.LowRankMultivariateNormal(none, mg.ones(2, 1), mg.ones(2))
+    assert d.log_prob(d.sample()).shape == D.Independent(D.Normal(none, 1.0), 1).log_prob(none).shape == (0,)
+    assert D.Wishart(mg.full((0,), 3.0), mg.eye(2)).sample().shape == (0, 2, 2)
+
+
+def test_far_numbers_have_a_cholesky_factor_of_correlations(torch):
+    found = []
+    for lib, where in ((mg, D), (torch, torch.distributions)):
+        x = lib.tensor([20.0, 1.0, -30.0], requires_grad=True)
+        y = where.CorrCholeskyTransform()(x)
+        assert where.constraints.corr_cholesky.check(y)
+        found.append(array(lib.autograd.grad(y.sum(), x)[0]))
+    np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-3)
 
 
 def test_a_constraint_of_ones_own():
@@ -597,6 +626,9 @@ def test_checks_can_be_switched_off():
         D.Distribution.set_default_validate_args(3)
     with pytest.raises(NotImplementedError, match="samples have no gradient"):
         D.Poisson(1.0).rsample()
+    for missing in (lambda d: d.NegativeBinomial(probs=0.5), lambda d: d.LKJCholesky(2.5)):
+        with pytest.raises(TypeError):
+            missing(D)
     with pytest.raises(NotImplementedError, match="has no cdf"):
         D.Beta(1.0, 1.0).cdf(mg.tensor(0.5))
     with pytest.raises(NotImplementedError, match="cartesian product"):

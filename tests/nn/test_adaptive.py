@@ -40,6 +40,6 @@ def test_adaptive_softmax_refuses():
     before = layer.head.weight.detach().clone()
     layer.reset_parameters()
     assert not mg.equal(before, layer.head.weight)
-    for x, target in ((mg.zeros(2, 8), mg.tensor([1])), (mg.zeros(8), mg.tensor([1])), (mg.zeros(1, 8), mg.tensor(1)), (mg.zeros(2, 8), mg.tensor([0, 20])), (mg.zeros(2, 8), mg.tensor([0, -1]))):
+    for x, target in ((mg.zeros(2, 8), mg.tensor([1])), (mg.zeros(8), mg.tensor([1])), (mg.zeros(1, 8), mg.tensor(1)), (mg.zeros(2, 16), mg.tensor([0, 1])), (mg.zeros(2, 8), mg.tensor([0, 20])), (mg.zeros(2, 8), mg.tensor([0, -1]))):
         with pytest.raises(RuntimeError, match="AdaptiveLogSoftmaxWithLoss"):
             layer(x, target)

@@ -497,6 +497,10 @@ def test_muon_steps_along_all_singular_directions():
     optim.Muon([p], lr=1.0, ns_steps=8).step()
     sizes = mg.linalg.svdvals(p.detach()).numpy()
     assert ((sizes > 0.6) & (sizes < 1.3)).all()
+    optimizer = optim.Muon([p])
+    with pytest.raises(ValueError, match="2D"):
+        optimizer.add_param_group({"params": [nn.Parameter(mg.zeros(3))]})
+    assert len(optimizer.param_groups) == 1
 
 
 @pytest.mark.parametrize("options", [{}, {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-4, "maximize": True}], ids=str)
