@@ -201,7 +201,7 @@ def binary_in_place(op: Any, general: Callable[..., Any]) -> Callable[[Any, Any]
         try:
             x = input.array
             to = x.layout
-            if type(other) in _PLAIN and (to.dtype.kind == "i" and type(other) is int or to.dtype.char in "fd"):
+            if type(other) in (int, float) and (to.dtype.kind == "i" and type(other) is int or to.dtype.char in "fd"):
                 other = held(other, to.dtype, to.device)            # None if it does not fit
             y = other.array
             plan = plans[to, to, y.layout]

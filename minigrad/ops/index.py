@@ -100,6 +100,7 @@ def scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor,
     """`scatter` or `scatter_add` (`primitive`) of arguments as users give them; `src` may be a number."""
     have = x.array.layout
     if not index_dtype(op, index).numel() and index.ndim != have.ndim:      # of any shape, as in PyTorch
+        axis_of(dim, have.ndim, op)
         return copy(x)
     at, a, partial = _per_element(op, x, dim, index)
     shape = at.array.layout.shape

@@ -147,3 +147,5 @@ def test_an_index_without_elements_has_any_shape():
         assert y.tolist() == x.tolist()
     x.scatter(0, none, 5.0).sum().backward()
     assert x.grad.tolist() == [[1.0] * 3] * 2
+    with pytest.raises(IndexError):
+        x.scatter(2, none, 5.0)
