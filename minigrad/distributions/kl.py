@@ -199,18 +199,18 @@ def _normal_laplace(p: Normal, q: Laplace) -> Tensor:
     return -p.entropy() + log(2 * q.scale) + away / q.scale
 
 
-# E[log(x)] and E[e^(-t x)]
+# E[log(x)] and E[e^(t (a - x))]
 _LOG: dict[type, Callable[[Any], Tensor]] = {
     Beta: lambda p: digamma(p.concentration1) - digamma(p.concentration1 + p.concentration0),
     Exponential: lambda p: -EULER - log(p.rate),
     Gamma: lambda p: digamma(p.concentration) - log(p.rate),
     Pareto: lambda p: log(p.scale) + 1 / p.alpha,
     Uniform: lambda p: (xlogy(p.high, p.high) - xlogy(p.low, p.low)) / (p.high - p.low) - 1}
-_EXP: dict[type, Callable[[Any, Tensor], Tensor]] = {
-    Exponential: lambda p, t: p.rate / (p.rate + t),
-    Gamma: lambda p, t: (p.rate / (p.rate + t)) ** p.concentration,
-    Normal: lambda p, t: exp(0.5 * (t * p.scale) ** 2 - t * p.loc),
-    Uniform: lambda p, t: exp(-t * p.low) * -(-t * (p.high - p.low)).expm1() / (t * (p.high - p.low))}
+_EXP: dict[type, Callable[[Any, Tensor, Tensor], Tensor]] = {
+    Exponential: lambda p, t, a: exp(t * a - log1p(t / p.rate)),
+    Gamma: lambda p, t, a: exp(t * a - p.concentration * log1p(t / p.rate)),
+    Normal: lambda p, t, a: exp(0.5 * (t * p.scale) ** 2 + t * (a - p.loc)),
+    Uniform: lambda p, t, a: exp(t * (a - p.low)) * -(-t * (p.high - p.low)).expm1() / (t * (p.high - p.low))}
 
 
 def _of_kind(table: dict[type, Any], p: Any) -> Any:
@@ -228,7 +228,7 @@ def _expected(p: Any, q: Any) -> Tensor:
         a = q.concentration
         return a * log(q.rate) - lgamma(a) + (a - 1) * _of_kind(_LOG, p)(p) - q.rate * p.mean
     if isinstance(q, Gumbel):
-        return (q.loc - p.mean) / q.scale - log(q.scale) - exp(q.loc / q.scale) * _of_kind(_EXP, p)(p, 1 / q.scale)
+        return (q.loc - p.mean) / q.scale - log(q.scale) - _of_kind(_EXP, p)(p, 1 / q.scale, q.loc)
     if isinstance(q, Pareto):
         return log(q.alpha) + q.alpha * log(q.scale) - (q.alpha + 1) * _LOG[Uniform](p)
     if isinstance(q, Beta):                             # p is Uniform, and 1 - x is so, too

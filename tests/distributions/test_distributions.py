@@ -315,6 +315,12 @@ def test_divergences_are_infinite_where_the_support_is_wider():
     assert D.kl_divergence(D.Normal(0.0, 1.0), D.Gamma(mg.ones(3), 1.0)).tolist() == [math.inf] * 3
 
 
+def test_divergences_from_a_gumbel_move_with_both():
+    for make in (lambda at: D.Normal(at, 1.0), lambda at: D.Uniform(at - 1, at + 1)):
+        for at in (200.0, -200.0):
+            assert D.kl_divergence(make(at), D.Gumbel(at, 1.0)).item() == pytest.approx(D.kl_divergence(make(0.0), D.Gumbel(0.0, 1.0)).item(), abs=1e-3)
+
+
 @pytest.mark.parametrize(("p", "q"), [(D.Wishart(4.5, mg.tensor(SPREAD)), D.Wishart(6.0, 2 * mg.eye(3))), (D.Beta(1.3, 0.8), D.Gamma(1.3, 0.8)), (D.Gamma(1.3, 0.8), D.Gumbel(0.3, 0.8)),
                                       (D.ContinuousBernoulli(0.3), D.Normal(0.3, 0.8)), (D.Uniform(0.2, 0.9), D.Beta(1.3, 0.8))], ids=str)
 def test_divergences_are_means_of_the_difference(p, q):
