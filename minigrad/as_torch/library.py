@@ -45,17 +45,18 @@ class _Named:
         self._name = name
 
     def __getattr__(self, op: str) -> CustomOpDef:
-        if found := _OPS.get(f"{self._name}::{op}"):
-            return found
-        raise AttributeError(op)
+        try:
+            return _OPS[f"{self._name}::{op}"]
+        except KeyError:
+            raise AttributeError(op) from None
 
 
 def custom_op(name: str, fn: Any = None, /, *, mutates_args: Any, **options: Any) -> Any:
     """An op of a Python function, `torch.ops.name` too; also as a decorator."""
     if fn is None:
         return lambda function: custom_op(name, function, mutates_args=mutates_args)
-    _OPS[name] = CustomOpDef(fn, bool(mutates_args))
-    return _OPS[name]
+    made = _OPS[name] = CustomOpDef(fn, bool(mutates_args))
+    return made
 
 
 def register_autograd(op: Any, backward: Any, /, *, setup_context: Any = None, **named: Any) -> None:

@@ -98,9 +98,7 @@ def _cauchy(p: Cauchy, q: Cauchy) -> Tensor:
     return log1p(((p.scale - q.scale) ** 2 + (p.loc - q.loc) ** 2) / (4 * p.scale * q.scale))
 
 
-@register_kl(HalfCauchy, HalfCauchy)
-def _half_cauchy(p: HalfCauchy, q: HalfCauchy) -> Tensor:
-    return log1p((p.scale - q.scale) ** 2 / (4 * p.scale * q.scale))
+_known[HalfCauchy, HalfCauchy] = lambda p, q: _cauchy(p._whole, q._whole)
 
 
 @register_kl(Gumbel, Gumbel)

@@ -174,7 +174,7 @@ class Wishart(Factored):
 class LKJCholesky(Distribution):
     """The Cholesky factors L of correlation matrices C = L L^T (dim, dim) with the density det(C)^(concentration - 1):
     1 is uniform (Lewandowski, Kurowicka and Joe 2009). The factor's own is the product of its diagonal numbers
-    L_ii^(2 (concentration - 1) + dim - i). ValueError for a dim below 2, TypeError for a fraction.
+    L_ii^(2 (concentration - 1) + dim - i). ValueError for a dim below 2.
 
         >>> distributions.LKJCholesky(3, 1.0).sample().diagonal()[0].item()
         1.0

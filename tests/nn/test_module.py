@@ -517,3 +517,8 @@ def test_hook_tables_hold_the_hooks():
     assert list(m._forward_pre_hooks.values()) == hooks[:1] and list(m._forward_hooks.values()) == hooks[1:]
     x = mg.ones(1, 2)
     assert mg.equal(copy.deepcopy(m)(x), 2 * m.forward(x)) and mg.equal(m(x), 2 * m.forward(x))
+    n = m.register_forward_hook(lambda mod, args, out: out).id
+    m._forward_hooks[n + 2] = hooks[1]                      # as after unpickling in a new process: numbers that are still to come,
+    m._hook_options.update({n + 1: (True, False), n + 2: (True, False)})        # the first of a hook that was removed
+    assert [m.register_forward_hook(lambda mod, args, out: out * 5).id for _ in range(2)] == [n + 1, n + 3]
+    assert mg.equal(m(x), 100 * m.forward(x))
