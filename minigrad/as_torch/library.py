@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from ..autograd import Function
@@ -11,6 +12,7 @@ from ..core.modes import no_grad
 from .refused import refused
 
 _OPS: dict[str, CustomOpDef] = {}
+_SPACES: dict[str, SimpleNamespace] = {}
 
 
 class CustomOpDef:
@@ -38,24 +40,13 @@ class CustomOpDef:
         return function
 
 
-class _Named:
-    """The ops under a name, also those that come later."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, op: str) -> CustomOpDef:
-        try:
-            return _OPS[f"{self._name}::{op}"]
-        except KeyError:
-            raise AttributeError(op) from None
-
-
 def custom_op(name: str, fn: Any = None, /, *, mutates_args: Any, **options: Any) -> Any:
     """An op of a Python function, `torch.ops.name` too; also as a decorator."""
     if fn is None:
         return lambda function: custom_op(name, function, mutates_args=mutates_args)
+    space, _, own = name.partition("::")
     made = _OPS[name] = CustomOpDef(fn, bool(mutates_args))
+    setattr(_SPACES.setdefault(space, SimpleNamespace()), own, made)
     return made
 
 
@@ -75,8 +66,8 @@ def opcheck(op: Any, args: Any, kwargs: Any = None, **options: Any) -> dict[str,
 def __getattr__(name: str) -> Any:
     """The ops under a name before "::", and classes of PyTorch's C++ (`torch._C.Value`), which programs import for
     annotations."""
-    if any(key.startswith(name + "::") for key in _OPS):
-        return _Named(name)
+    if name in _SPACES:
+        return _SPACES[name]
     if name[:1].isupper():
         return refused(name, "minigrad has no classes of PyTorch's C++")
     raise AttributeError(name)
