@@ -104,7 +104,7 @@ class Wishart(Factored):
         name, matrix = self._given(covariance_matrix=covariance_matrix, precision_matrix=precision_matrix,
                                    scale_tril=scale_tril)
         k = matrix.shape[-1]
-        self.df = broadcast_all(df, matrix[..., 0, 0])[0]
+        self.df = broadcast_all(df, matrix[..., 0, 0])[0].to(matrix.dtype)
         vars(self)[name] = matrix.expand(*self.df.shape, k, k)
         super().__init__(self.df.shape, (k, k), validate_args)
         if current.recorder is None and bool(le(self.df.detach(), k - 1).any()):

@@ -534,6 +534,12 @@ def test_no_distributions_at_all():
     assert D.Wishart(mg.full((0,), 3.0), mg.eye(2)).sample().shape == (0, 2, 2)
 
 
+def test_whole_degrees_of_freedom():
+    for dtype in (mg.float32, mg.float64):
+        d = D.Wishart(mg.tensor(3), mg.eye(2, dtype=dtype))
+        assert d.sample().dtype == d.log_prob(d.sample()).dtype == dtype and d.entropy().item() == pytest.approx(D.Wishart(3.0, mg.eye(2)).entropy().item())
+
+
 def test_far_numbers_have_a_cholesky_factor_of_correlations(torch):
     found = []
     for lib, where in ((mg, D), (torch, torch.distributions)):
