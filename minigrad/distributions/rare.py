@@ -183,7 +183,7 @@ class GeneralizedPareto(Parametric):
     def _over(self, function: Any, z: Tensor, a: float, b: float) -> Tensor:
         """function(k z) / k for log1p or expm1; z (1 + a x + b x^2) for a small x = k z, where digits would cancel"""
         k, most = self.concentration, finfo(z.dtype)
-        x = k * clamp(z, -float(most.max), float(most.max))             # 0, not nan, where k is 0 and z infinite
+        x = k * clamp(z, -float(most.max), float(most.max))             # 0 where k is 0 and z infinite
         small = lt(abs(x), float(most.eps) ** (1 / 3))
         x, safe = where(small, x, 0.0), where(small, 1.0, k)
         return where(small, z * (1 + x * (a + b * x)), function(safe * z) / safe)

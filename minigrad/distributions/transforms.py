@@ -405,6 +405,11 @@ class IndependentTransform(Transform):
         """That of the base, summed over them"""
         return sum_rightmost(self.base_transform.log_abs_det_jacobian(x, y), self.reinterpreted_batch_ndims)
 
+    @property
+    def sign(self) -> Any:
+        """As the base."""
+        return self.base_transform.sign
+
     def forward_shape(self, shape: Sequence[int]) -> Size:
         """As the base."""
         return self.base_transform.forward_shape(shape)
@@ -517,7 +522,7 @@ class CorrCholeskyTransform(Transform):
     def _call(self, x: Tensor) -> Tensor:
         d = self.forward_shape(x.shape)[-1]
         share = zeros_with((*x.shape[:-1], d, d), x)
-        most = 1 - float(finfo(x.dtype).eps)                # 1 would leave nothing for the rest of the row
+        most = 1 - float(finfo(x.dtype).eps)    # 1 would leave nothing for the rest of the row
         share[self._below(d, x)] = clamp(tanh(x), -most, most)
         left = (1 - share * share).cumprod(-1).sqrt()
         return (share + eye(d, dtype=x.dtype, device=x.device)) * pad(left[..., :-1], (1, 0), value=1.0)

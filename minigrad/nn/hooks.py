@@ -30,7 +30,7 @@ watched += [_global_forward_pre_hooks, _global_forward_hooks, _global_backward_p
 def _register(table: dict[int, Any], entry: Any, prepend: bool = False) -> RemovableHandle:
     """Adds a hook to a table, at the end or (`prepend`) before the others."""
     handle = RemovableHandle(table)
-    while handle.id in table:                       # hooks of an unpickled module have numbers of another process
+    while handle.id in table:                           # an unpickled module's hook has it
         handle = RemovableHandle(table)
     table[handle.id] = entry
     if prepend:
@@ -166,7 +166,7 @@ class Hookable:
     def _add_call_hook(self, name: str, hook: Any, prepend: bool, *options: bool) -> RemovableHandle:
         self.__dict__["_hooked"] = True
         handle = _register(self._hook_table(name), hook, prepend)
-        if any(options) or self._hook_options:      # no others that the number had
+        if any(options) or self._hook_options:
             self._hook_table("_hook_options")[handle.id] = options
         return handle
 

@@ -447,6 +447,8 @@ def test_transforms_are_pytorchs(torch):
             np.testing.assert_allclose(np.zeros(tuple(theirs.log_abs_det_jacobian(b, z).shape)) + array(mg.tensor(0.0) + mine.log_abs_det_jacobian(a, y)),
                                        theirs.log_abs_det_jacobian(b, z).numpy(), rtol=1e-8, err_msg=name)
     assert t.ExpTransform().with_cache(1)._cache_size == 1
+    for k in (t, other):
+        assert k.IndependentTransform(k.AffineTransform(0.0, -2.0), 1).sign == -1
     for refused in (lambda k: k.ReshapeTransform((2, 3), (5,)), lambda k: k.ReshapeTransform((2, 3), (6,)).forward_shape((3, 2)), lambda k: k.CorrCholeskyTransform().forward_shape((5,)),
                     lambda k: k.CorrCholeskyTransform().inverse_shape((2, 6)), lambda k: k.CorrCholeskyTransform().inverse_shape((3,))):
         for k in (t, other):
