@@ -459,13 +459,12 @@ class Notes:
         self.names |= found.attributes
         self.stores.update(found.stores)
         self.reads |= found.reads
-        for table, owner in ((vars(sys.modules["builtins"]), "the builtin"), (function.__globals__, "the global")):
-            if named := [n for n in (self.names if "globals" in found.globals else found.globals) if n in table]:
-                self.add(table, named, owner)
-        for n in named:
-            self.visit(function.__globals__[n], n)
-        for n in found.imports:
-            self.visit(sys.modules.get(n), n)
+        there, known = function.__globals__, list(self.names if "globals" in found.globals else found.globals)
+        for table, named in ((vars(sys.modules["builtins"]), [n for n in known if n not in there]), (there, known)):
+            if named:                       # globals that are not there yet, too: one may hide a builtin
+                self.add(table, named, "the global" if table is there else "the builtin")
+        for n, value in [*[(n, there.get(n)) for n in known], *[(n, sys.modules.get(n)) for n in found.imports]]:
+            self.visit(value, n)
         defaults = function.__defaults__ or ()
         names = code.co_varnames[code.co_argcount - len(defaults):code.co_argcount]
         self.visit(function.__kwdefaults__, code.co_name)

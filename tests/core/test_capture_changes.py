@@ -533,6 +533,23 @@ def test_a_builtin_that_is_replaced(monkeypatch):
     assert f(mg.ones(1)).item() == 2
 
 
+def test_a_global_that_was_not_there(monkeypatch):
+    """It may hide a builtin, or take the place of what a NameError led to."""
+    def step(x):
+        try:
+            return x * divmod(5.0, 2.0)[0] * LATER                  # noqa: F821
+        except NameError:
+            return x * divmod(5.0, 2.0)[0]
+    f = mg.capture(step)
+    assert f(mg.ones(1)).item() == f(mg.ones(1)).item() == 2
+    monkeypatch.setitem(globals(), "divmod", lambda a, b: (a, b))
+    assert f(mg.ones(1)).item() == f(mg.ones(1)).item() == 5
+    monkeypatch.setitem(globals(), "LATER", 3.0)
+    assert f(mg.ones(1)).item() == 15
+    monkeypatch.undo()
+    assert f(mg.ones(1)).item() == 2
+
+
 def test_an_entry_of_globals():
     globals()["FACTOR"] = 2.0
     f = mg.capture(lambda x: x * globals()["FACTOR"])
