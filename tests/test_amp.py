@@ -9,6 +9,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn, optim
+from minigrad.core import half
 from minigrad.core.op import registry
 from minigrad.utils.checkpoint import checkpoint
 
@@ -55,6 +56,15 @@ def test_recurrent_layers_round_their_results_alone(make):
     assert [t.dtype for t in half] == [mg.bfloat16] + [mg.float32] * (len(half) - 1)
     assert half[0].equal(plain[0].bfloat16()) and all(a.equal(b) for a, b in zip(half[1:], plain[1:], strict=True))
     assert {t.dtype for t in double} == {np.dtype(np.float64)} and {t.dtype for t in both[:2]} == {np.dtype(mg.bfloat16)}
+
+
+def test_recurrent_layers_round_what_is_asked_for(monkeypatch):
+    """Every step's gates are four times as much as the outputs."""
+    cast, rounded = half.functions.cast, []
+    monkeypatch.setattr(half.functions, "cast", lambda t, dtype: rounded.append(t.shape) or cast(t, dtype))
+    with mg.autocast("cpu"):
+        y, (h, c) = nn.LSTM(8, 3)(X)
+    assert y.dtype == h.dtype == c.dtype == mg.bfloat16 and rounded and all(12 not in shape[1:] for shape in rounded)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -134,7 +134,7 @@ def finfo(dtype: Any = None) -> Any:
 # that of the thread.
 autocasts: dict[Any, dict[str, np.dtype | None]] = {}
 casting: dict[Any, dict[str, np.dtype | None]] = {}     # the same while autocast is on in some thread, else empty
-_rounding: set[Any] = set()                             # those that round their results to the dtype of the block
+_rounding: dict[Any, tuple[int, ...]] = {}       # those that round their results to the dtype of the block, but some
 
 
 def autocast_to_half(function: Function) -> Function:
@@ -144,10 +144,10 @@ def autocast_to_half(function: Function) -> Function:
     return function
 
 
-def autocast_results(function: Function) -> Function:
+def autocast_results(function: Function, exact: tuple[int, ...] = ()) -> Function:
     """The same for products that have no kernel of half precision, as in recurrent layers: they run in float32 without
-    rounding what they get, and round their results to the dtype of the block."""
-    _rounding.add(function)
+    rounding what they get, and round their results, but for those in `exact`, to the dtype of the block."""
+    _rounding[function] = exact
     return autocast_to_float32(function)
 
 
@@ -183,7 +183,7 @@ def call_cast(function: Callable[..., Any], inputs: Iterable[Any], attrs: dict) 
         first = given[0].array.layout if function in _rounding else None
         if first is None or first.dtype != FLOAT32 or first.device.type not in on:
             return made
-        return rounded(made, on[first.device.type])
+        return rounded(made, on[first.device.type], _rounding[function])
     finally:
         mode.autocast = before
 

@@ -19,7 +19,7 @@ their shape rule, their kernels, an oracle in NumPy, samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -231,7 +231,7 @@ def rnn_sequence(x: Tensor, h: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: 
     return y, h_n
 
 
-@autocast_results
+@partial(autocast_results, exact=(3, 4))        # every c and the gates, which few ask for
 @op
 def lstm_sequence(x: Tensor, h: Tensor | None, c: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None,
                   b_hh: Tensor | None, w_hr: Tensor | None, nw_ih: Tensor | None, nb_ih: Tensor | None,
@@ -253,7 +253,7 @@ def lstm_sequence(x: Tensor, h: Tensor | None, c: Tensor | None, w_ih: Tensor, w
     return y, h_n, c_n, cells, gates
 
 
-@autocast_results
+@partial(autocast_results, exact=(2,))          # the gates
 @op
 def gru_sequence(x: Tensor, h: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None,
                  nw_ih: Tensor | None, nb_ih: Tensor | None, nw_hh: Tensor | None, nb_hh: Tensor | None,
