@@ -99,15 +99,15 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 def scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """`scatter` or `scatter_add` (`primitive`) of arguments as users give them; `src` may be a number."""
     have = x.array.layout
-    if not index_dtype(op, index).numel() and index.ndim != have.ndim:      # of any shape, as in PyTorch
-        axis_of(dim, have.ndim, op)
-        return copy(x)
-    at, a, partial = _per_element(op, x, dim, index)
+    empty = not index_dtype(op, index).numel() and index.ndim != have.ndim      # of any shape, as in PyTorch
+    at, a, partial = (index, axis_of(dim, have.ndim, op), False) if empty else _per_element(op, x, dim, index)
     shape = at.array.layout.shape
     if not isinstance(src, Tensor):
         src = through(as_expanded, constant(src, have.dtype, have.device, op), shape)
     if src.array.layout.dtype != have.dtype:
         fail(op, "src must have the tensor's dtype", [have, src.array.layout], "convert one of them")
+    if empty:
+        return copy(x)
     if not have.ndim or not at.array.layout.ndim:
         count = (at.numel(),)
         at, src = through(as_reshaped, at, count), through(as_reshaped, src, count)

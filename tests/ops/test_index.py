@@ -147,5 +147,6 @@ def test_an_index_without_elements_has_any_shape():
         assert y.tolist() == x.tolist()
     x.scatter(0, none, 5.0).sum().backward()
     assert x.grad.tolist() == [[1.0] * 3] * 2
-    with pytest.raises(IndexError):
-        x.scatter(2, none, 5.0)
+    for wrong, error in ((lambda: x.scatter(2, none, 5.0), IndexError), (lambda: x.scatter(0, none, mg.ones(0, dtype=mg.float64)), RuntimeError)):
+        with pytest.raises(error, match=r"\[scatter\]"):
+            wrong()
