@@ -14,7 +14,7 @@ import numpy as np
 
 from ...core.half import widened
 from ...core.modes import mode, no_grad
-from ...core.shape import FLOAT32, default_float, promote
+from ...core.shape import FLOAT32, default_float, fail, is_float, promote
 from ...core.tensor import Tensor, bump
 from ...core.warning import warn
 from ...devices.memory import Array
@@ -100,6 +100,9 @@ def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, e
     `error_if_nonfinite`: RuntimeError if it is nan or infinite. `foreach` changes nothing.
     """
     found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    for t in found:
+        if not is_float(t.dtype):
+            fail("get_total_norm", "tensors must be of a floating-point dtype", t.layout, "convert them with .float()")
     return _total(found, float(norm_type), error_if_nonfinite).to(_common(found))
 
 

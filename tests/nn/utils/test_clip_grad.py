@@ -75,6 +75,12 @@ def test_norms_of_half_precision_do_not_overflow():
     assert p.grad[0].item() == float(np.float16(0.03)) and p.grad.dtype == mg.float16
 
 
+def test_the_norm_of_integers_is_refused():
+    """It would be cut off."""
+    with pytest.raises(RuntimeError, match="floating-point"):
+        nn.utils.get_total_norm([mg.tensor([1, 2])])
+
+
 def test_gradients_are_clipped_by_a_norm_of_more(torch):
     found = []
     for lib in (mg, torch):
