@@ -61,7 +61,7 @@ __device__ __forceinline__ T square_of(T x) { return x * x; }
 FORWARD(HEAVY, softsign, fabs(x) == T(INFINITY) ? copysign(T(1), x) : x / (1 + fabs(x)))
 BACKWARD(HEAVY, softsign_backward, g / square_of(1 + fabs(x)))
 // from the output y; where |y| is nearly 1, the difference has lost its digits, and x is used instead, as it always is
-// where y was rounded to half precision
+// where y was rounded to half precision. Without tails x is not there: it was changed since.
 #define EDGE (!tails ? T(INFINITY) : sizeof(STORED) == 2 ? T(-2) : T(0.999))
 __device__ __forceinline__ T sigmoid_slope(T x) {
   const T e = exp(-fabs(x)), q = 1 / (1 + e);

@@ -358,9 +358,9 @@ def _picked(log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: 
     shape = tuple(target.shape)
     chosen = reshape(gather(log_p, axis, reshape(safe, (*shape[:axis], 1, *shape[axis:]))), shape)
     if weight is None:
-        return neg(where(ignored, 0.0, chosen)), cast(ne(target, ignore_index), log_p.dtype)
+        return where(ignored, 0.0, neg(chosen)), cast(ne(target, ignore_index), log_p.dtype)
     scale = where(ignored, 0.0, reshape(index_select(weight, 0, reshape(safe, (-1,))), shape))
-    return neg(where(ignored, 0.0, mul(chosen, scale))), scale
+    return where(ignored, 0.0, neg(mul(chosen, scale))), scale
 
 
 @autocast_to_float32

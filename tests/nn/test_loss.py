@@ -107,3 +107,10 @@ def test_weights_have_the_dtype_of_the_input():
 def test_a_target_of_another_size_is_told():
     with pytest.warns(UserWarning, match=r"target size \(3,\) differs .* Please ensure they have the same size\."):
         nn.functional.mse_loss(mg.ones(3, 1), mg.ones(3))
+
+
+def test_an_ignored_item_loses_0_and_not_minus_0():
+    x, target = mg.tensor([[1.0, 0.0]]), mg.tensor([-100])
+    for weight in (None, mg.ones(2)):
+        for loss in (F.nll_loss, F.cross_entropy):
+            assert not np.signbit(loss(x, target, weight, reduction="none").numpy()).any()
