@@ -194,14 +194,15 @@ def ternary(op: Any) -> Callable[[Any, Any, Any], Any]:
 
 def binary_in_place(op: Any, general: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     """`input op= other` outside the graph, after the first time; else `general`."""
-    plans = op.plans
+    plans, refuses = op.plans, op.name == "pow"             # negative powers of integers
 
     def call(input: Any, other: Any) -> Any:
         number = other
         try:
             x = input.array
             to = x.layout
-            if type(other) in (int, float) and (to.dtype.kind == "i" and type(other) is int or to.dtype.char in "fd"):
+            whole = to.dtype.kind == "i" and type(other) is int and (other >= 0 or not refuses)
+            if whole or type(other) in (int, float) and to.dtype.char in "fd":
                 other = held(other, to.dtype, to.device)            # None if it does not fit
             y = other.array
             plan = plans[to, to, y.layout]

@@ -20,6 +20,7 @@ from ..core.shape import BOOL, FLOAT32, INT64, default_float, fail, is_float
 from ..core.tensor import Tensor, new_tensor
 from ..devices.memory import Array, Buffer, Layout, alloc, layout
 from ..devices.plan import Plan, host_plan, not_half
+from .arguments import is_number
 from .convert import cast
 from .dispatch import binary, constant
 from .elementwise import Elementwise
@@ -427,15 +428,26 @@ def _prepare_power(input: Layout, *, exponent: float) -> Plan:
     return Plan(run, out, plan.why)
 
 
+def _whole_power(input: Tensor, exponent: Any) -> None:
+    if not isinstance(exponent, float) and exponent < 0 and not is_float(input.array.layout.dtype):
+        fail("pow", "Integers to negative integer powers are not allowed", [input.array.layout, exponent],
+             "convert with .float()")
+
+
+def _power_into(target: Tensor, *inputs: Any, **options: Any) -> Tensor:
+    exponent = options.get("exponent", inputs[-1])
+    if isinstance(inputs[0], Tensor) and is_number(exponent):
+        _whole_power(inputs[0], exponent)
+    return Elementwise.into(pow, target, *inputs, **options)
+
+
 def _power_by_number(input: Any, exponent: Any) -> Any:
     """`pow` with a number as exponent: the shortest of the primitives that computes it."""
     if not isinstance(input, Tensor):
         return NotImplemented
     if not is_float(input.array.layout.dtype):
         if not isinstance(exponent, float):
-            if exponent < 0:
-                fail("pow", "Integers to negative integer powers are not allowed", [input.array.layout, exponent],
-                     "convert with .float()")
+            _whole_power(input, exponent)
             return pow.apply(input, exponent)
         input = cast(input, default_float())
     short = _SHORT_POWERS.get(exponent)
@@ -450,6 +462,7 @@ _power = Primitive("power", _prepare_power, {"input": _number_power_rule})
 _power.called = "pow"
 _SHORT_POWERS: dict[float, Callable] = {1: copy, 2: square, -1: reciprocal}
 pow.by_number = _power_by_number
+pow.into = _power_into              # type: ignore[method-assign]
 pow.call = binary(pow)
 
 

@@ -45,6 +45,15 @@ def test_comparisons_compare_values(name, dtype):
             assert getattr(mg, name)(x, n).tolist() == [function(v, n) for v in values]
 
 
+def test_negative_powers_of_integers_are_refused_in_place_too():
+    x = mg.tensor([2, 3])
+    x.pow_(2)                                           # from now on there is a plan
+    for call in (lambda: x.pow_(-1), lambda: x.__ipow__(-2), lambda: x.pow_(exponent=-1), lambda: mg.pow(x, -1, out=mg.zeros(2, dtype=mg.int64)), lambda: x.pow(-1)):
+        with pytest.raises(RuntimeError, match="negative integer powers"):
+            call()
+    assert x.tolist() == [4, 9] and x.add_(-1).tolist() == [3, 8] and mg.tensor([2.0]).pow_(-1).item() == 0.5
+
+
 def test_shifts_powers_and_numbers_of_numpy():
     x = mg.tensor([7, 1], dtype=mg.uint8)
     assert (x << 300).tolist() == [0, 0] and (x >> 300).tolist() == [0, 0]
