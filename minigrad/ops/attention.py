@@ -331,7 +331,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
             attn_mask = attn_mask if query.dtype == FLOAT32 else cast(attn_mask, query.dtype)
     if scale is None:
         size = query.shape[-1] if query.ndim else 1
-        scale = size ** -0.5 if size else np.inf
+        scale = max(size, 1) ** -0.5                # without elements all scores are 0
     shape = query.shape
     if enable_gqa:
         query, key, value, attn_mask = _shared_heads(query, key, value, attn_mask)

@@ -342,3 +342,10 @@ def test_huge_scores(scale, causal, path):
             np.testing.assert_allclose(leaf[2].grad.numpy(), exact[2].grad.numpy(), tolerance, tolerance)
             for a, b in zip(leaf[:2], exact[:2], strict=True):
                 np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), 1e-2, 1e-2 * max(1, scale ** 0.5))
+
+
+def test_queries_without_elements_see_all_keys_alike():
+    v = mg.arange(12.0).reshape(3, 4).requires_grad_()
+    y = F.scaled_dot_product_attention(mg.ones(2, 0), mg.ones(3, 0), v)
+    y.sum().backward()
+    assert np.allclose(y.detach().numpy(), [[4, 5, 6, 7]] * 2) and np.allclose(v.grad.numpy(), 2 / 3)
