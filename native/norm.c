@@ -637,14 +637,6 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
   if (a->how.stream) vstreamed();
 }
 
-/* The body for the vectors of n columns: W of them at once, from column j on, with k columns each. */
-#define EACH_GROUP(j, W, k, n, ...) do { \
-    int64_t j = 0; \
-    for (; j + 4 * VL <= (n); j += 4 * VL) { enum { W = 4 }; const int k = VL; __VA_ARGS__ } \
-    for (; j + VL <= (n); j += VL) { enum { W = 1 }; const int k = VL; __VA_ARGS__ } \
-    if (j < (n)) { enum { W = 1 }; const int k = (int)((n) - j); __VA_ARGS__ } \
-  } while (0)
-
 /* d1[j] += the distances of column j from shift[j] in R rows, d2[j] += their squares. far: L2 is asked for the next R
  * rows */
 INLINE void add_columns_of(const sums *s, const T *x, int64_t stride, int64_t n, const int R, const int far) {
@@ -664,19 +656,19 @@ INLINE void add_columns_of(const sums *s, const T *x, int64_t stride, int64_t n,
 /* the sums of W vectors of k columns, which stay in registers down the rows */
 INLINE void add_columns_down(const sums *s, const T *x, int64_t rows, int64_t stride, int64_t j, const int W, int k) {
   V shift[4], d1[4], d2[4];
-  UNROLL for (int w = 0; w < W; w++) shift[w] = load_n(s->shift + j + w * VL, k), d1[w] = d2[w] = vset(0);
+  EACH_PART(w) shift[w] = load_n(s->shift + j + w * VL, k), d1[w] = d2[w] = vset(0);
   for (int64_t q = 0; q < rows; q++)
-    UNROLL for (int w = 0; w < W; w++) {
+    EACH_PART(w) {
       const V d = load_n(x + q * stride + j + w * VL, k) - shift[w];
       d1[w] += d;
       d2[w] = vfma(d, d, d2[w]);
     }
-  UNROLL for (int w = 0; w < W; w++) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
+  EACH_PART(w) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
 }
 /* ... in all rows: in the caches column by column; else four rows side by side, read a little ahead (8: slower) */
 static void add_columns(const sums *s, const T *x, int64_t rows, int64_t stride, int64_t n, int cached) {
   if (MG_SMALL || cached) {
-    EACH_GROUP(j, W, k, n, add_columns_down(s, x, rows, stride, j, W, k););
+    EACH_COLUMNS(j, W, k, n, add_columns_down(s, x, rows, stride, j, W, k););
     return;
   }
   int64_t q = 0;
@@ -898,20 +890,20 @@ INLINE void add_back_columns_of(const sums *s, const T *gy, const T *x, int64_t 
 INLINE void add_back_columns_down(const sums *s, const T *gy, const T *x, int64_t rows, int64_t stride, int64_t j,
                                   const int W, int k) {
   V mean[4], d1[4], d2[4];
-  UNROLL for (int w = 0; w < W; w++) mean[w] = load_n(s->shift + j + w * VL, k), d1[w] = d2[w] = vset(0);
+  EACH_PART(w) mean[w] = load_n(s->shift + j + w * VL, k), d1[w] = d2[w] = vset(0);
   for (int64_t q = 0; q < rows; q++)
-    UNROLL for (int w = 0; w < W; w++) {
+    EACH_PART(w) {
       const int64_t i = q * stride + j + w * VL;
       const V g = load_n(gy + i, k);
       d1[w] += g;
       d2[w] = vfma(g, load_n(x + i, k) - mean[w], d2[w]);
     }
-  UNROLL for (int w = 0; w < W; w++) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
+  EACH_PART(w) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
 }
 static void add_back_columns(const sums *s, const T *gy, const T *x, int64_t rows, int64_t stride, int64_t n,
                              int together) {
   if (MG_SMALL || !together) {
-    EACH_GROUP(j, W, k, n, add_back_columns_down(s, gy, x, rows, stride, j, W, k););
+    EACH_COLUMNS(j, W, k, n, add_back_columns_down(s, gy, x, rows, stride, j, W, k););
     return;
   }
   int64_t q = 0;
