@@ -273,12 +273,7 @@ _LONE = _count_lone()       # the getrefcount of an array that only one tensor a
 def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Variable], grad_outputs: Any = None,
          retain_graph: bool | None = None, create_graph: bool = False, only_inputs: bool = True,
          allow_unused: bool | None = None, materialize_grads: bool = False) -> tuple[Any, ...]:
-    """The gradients of `outputs` with respect to `inputs`, one for each input; `.grad` does not change.
-
-    `grad_outputs[i]` has the shape of `outputs[i]`; None means 1, for a scalar. With `create_graph=True` the gradients
-    are recorded, and may be differentiated again, to any order. An input that the outputs do not depend on raises
-    RuntimeError; `allow_unused=True` gives None for it, `materialize_grads=True` zeros.
-    """
+    """`minigrad.autograd.grad`, which says what it does, without batches."""
     if not only_inputs:
         raise NotImplementedError("[autograd.grad] only_inputs=False is not supported; use backward() to fill .grad")
     outs: list[Any] = listed(outputs)

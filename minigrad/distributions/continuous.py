@@ -35,16 +35,10 @@ def uniform_like(shape: Sequence[int], like: Tensor) -> Tensor:
     return clamp_min(rand(tuple(shape), dtype=like.dtype, device=like.device), float(finfo(like.dtype).tiny))
 
 
-class _LocScale(Parametric):
-    """What distributions with a location and a scale share."""
+class Centred:
+    """What distributions share whose mean and mode are their location."""
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.real                          # type: ignore[assignment]
-    has_rsample = True
-
-    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = broadcast_all(loc, scale)
-        super().__init__(self.loc.shape, validate_args=validate_args)
+    loc: Tensor
 
     @property
     def mean(self) -> Tensor:
@@ -55,6 +49,18 @@ class _LocScale(Parametric):
     def mode(self) -> Tensor:
         """loc"""
         return self.loc
+
+
+class _LocScale(Centred, Parametric):
+    """What distributions with a location and a scale share."""
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.real                          # type: ignore[assignment]
+    has_rsample = True
+
+    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
+        self.loc, self.scale = broadcast_all(loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
 
 
 class Normal(_LocScale):
@@ -640,7 +646,7 @@ def solved(low: Tensor, x: Tensor) -> Tensor:
     return solve_triangular(low.expand(*batch, *low.shape[-2:]), x.expand(*batch, *x.shape[-2:]), upper=False)
 
 
-class MultivariateNormal(Factored):
+class MultivariateNormal(Centred, Factored):
     """N(loc, covariance_matrix), a normal vector: loc (*, K), and one of three matrices (*, K, K): the covariance, its
     inverse `precision_matrix`, or its lower Cholesky factor `scale_tril`, with which it computes.
 
@@ -673,16 +679,6 @@ class MultivariateNormal(Factored):
                                   validate_args=False)
         made._validate_args = self._validate_args
         return made
-
-    @property
-    def mean(self) -> Tensor:
-        """loc"""
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        """loc"""
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

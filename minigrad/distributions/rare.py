@@ -11,7 +11,7 @@ from ..ops.formula import clamp, clamp_min, xlogy
 from ..ops.math import abs, cos, digamma, exp, expm1, ge, gt, lgamma, log, log1p, lt, where
 from ..ops.special import i0e, i1e
 from . import constraints
-from .continuous import EULER, uniform_like
+from .continuous import EULER, Centred, uniform_like
 from .discrete import Binary, counts_on_host
 from .distribution import Parametric, broadcast_all
 from .gamma import standard_gamma
@@ -80,8 +80,8 @@ class Kumaraswamy(Parametric):
         return 1 - 1 / b + (1 - 1 / a) * (digamma(b + 1) + EULER) - log(a * b)
 
 
-class VonMises(Parametric):
-    """Angles around `loc`, density e^(concentration cos(x - loc)) / (2 pi I_0(concentration)).
+class VonMises(Centred, Parametric):
+    """Angles around `loc`, the direction of the mean, of density e^(k cos(x - loc)) / (2 pi I_0(k)), k = concentration.
 
         >>> distributions.VonMises(0.0, 1.0).variance.item()                           # 1 - I_1(1) / I_0(1)
         0.5536100268363953
@@ -93,16 +93,6 @@ class VonMises(Parametric):
     def __init__(self, loc: Any, concentration: Any, validate_args: bool | None = None) -> None:
         self.loc, self.concentration = broadcast_all(loc, concentration)
         super().__init__(self.loc.shape, validate_args=validate_args)
-
-    @property
-    def mean(self) -> Tensor:
-        """loc, the direction of the mean"""
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        """loc"""
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

@@ -481,14 +481,18 @@ def _is_number(e: Any) -> bool:
     return isinstance(e, (Tensor, np.ndarray)) and not e.ndim and e.dtype.kind in "iu" and e.dtype != np.uint8
 
 
+_SEVERAL = (Tensor, list, tuple, range, slice, np.ndarray, type(None), type(Ellipsis))
+
+
 def _as_tuple(index: Any) -> tuple:
     """The index as a tuple. A list of more than numbers means the tuple, as in PyTorch, where NumPy makes an array of
     it: so that comes with a warning."""
-    several = (Tensor, list, tuple, range, slice, np.ndarray, type(None), type(Ellipsis))
-    if isinstance(index, list) and len(index) < 32 and any([isinstance(e, several) for e in index]):
+    if isinstance(index, tuple):
+        return index
+    if isinstance(index, list) and len(index) < 32 and any([isinstance(e, _SEVERAL) for e in index]):
         warn("[index] x[[a, b]] means x[a, b], as in PyTorch; write that, or for an array of indices x[tensor([a, b])]")
         return tuple(index)
-    return index if isinstance(index, tuple) else (index,)
+    return (index,)
 
 
 def _plain_entries(index: tuple) -> tuple | None:
@@ -526,7 +530,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         start, stop, step = index.start, index.stop, index.step
         if type(start) in _INT_OR_NONE and type(stop) in _INT_OR_NONE and type(step) in _INT_OR_NONE:
             return through(_basic, input, ((start, stop, step),))
-    index = index if kind is tuple else _as_tuple(index)
+    index = _as_tuple(index)
     entries = _plain_entries(index)
     if entries is not None:
         return through(_basic, input, entries)
@@ -657,19 +661,18 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     recording = involved(input, value)
     if recording:
         check("setitem", input)
-    if isinstance(index, list):
-        index = _as_tuple(index)
-    if isinstance(index, tuple) and len(index) > 1:
+    index = _as_tuple(index)
+    if len(index) > 1:
         # 0-d indices are read as numbers: for them `_advanced` would return a copy, and the write would go there
         index = tuple([int(e) if _is_number(e) else e for e in index])
-    entries = _plain_entries(_as_tuple(index))
+    entries = _plain_entries(index)
     if entries is not None:
         target = through(_basic, input, entries)
         value = _trimmed(value, target.array.layout.shape)
         overwrite("setitem", target, value.array, value)
         return
     if value.dtype is not have.dtype and not can_cast(value.dtype, have.dtype):
-        which = [_as_index(e, have.device) for e in _as_tuple(index)]
+        which = [_as_index(e, have.device) for e in index]
         if value.array.layout.size != 1 or any([isinstance(e, Tensor) and e.dtype != BOOL for e in which]):
             check_kind("setitem", have, value.array.layout)
         value = cast(value, have.dtype)
@@ -678,7 +681,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     else:
         with no_grad():
             if not _fill(input, index, value):
-                x, axis, ndims, at = _advanced(input, _as_tuple(index))
+                x, axis, ndims, at = _advanced(input, index)
                 shape = x.array.layout.shape
                 value = _trimmed(value, shape[:axis] + at.array.layout.shape + shape[axis + ndims:])
                 if have.device.type == "cpu":
@@ -688,13 +691,13 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         bump(input)
 
 
-def _put_recorded(input: Tensor, index: Any, value: Tensor) -> None:
+def _put_recorded(input: Tensor, index: tuple, value: Tensor) -> None:
     """`input[index] = value` in the graph, where the index has index tensors or masks."""
     mask = _one_number(input, index, value)
     if mask is not None:
         change("setitem", input, lambda old: where(mask, cast(through(as_reshaped, value, ()), old.dtype), old), False)
         return
-    x, axis, ndims, at = _advanced(input, _as_tuple(index))
+    x, axis, ndims, at = _advanced(input, index)
     change("setitem", x, _with_values(x, axis, ndims, at, value))
 
 
@@ -731,12 +734,12 @@ def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     return through(as_reshaped, value, given)
 
 
-def _one_number(x: Tensor, index: Any, value: Tensor) -> Tensor | None:
+def _one_number(x: Tensor, index: tuple, value: Tensor) -> Tensor | None:
     """The mask of x[mask] = number, in a shape that broadcasts against x. None if the index is not a mask, or the value
     not one number."""
-    if isinstance(index, tuple) or value.array.layout.size != 1 or not isinstance(index, (Tensor, np.ndarray)):
+    if len(index) != 1 or value.array.layout.size != 1 or not isinstance(index[0], (Tensor, np.ndarray)):
         return None
-    have, mask = x.array.layout, _as_index(index, x.array.layout.device)
+    have, mask = x.array.layout, _as_index(index[0], x.array.layout.device)
     if not isinstance(mask, Tensor):
         return None
     over = mask.array.layout
@@ -745,7 +748,7 @@ def _one_number(x: Tensor, index: Any, value: Tensor) -> Tensor | None:
     return through(as_reshaped, mask, over.shape + (1,) * (have.ndim - over.ndim))
 
 
-def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
+def _fill(x: Tensor, index: tuple, value: Tensor) -> bool:
     """x[mask] = number, without reading where the mask is True. False if that is not what is asked for."""
     mask = _one_number(x, index, value)
     if mask is not None:
