@@ -10,6 +10,9 @@ from ..devices.memory import Layout
 from .arrays import copy_array, written_once
 from .shape import fail, kind_of
 from .tensor import Tensor, bump, writable
+from .warning import warn
+
+FILLING = ("arange", "linspace", "logspace", "range")      # they fill any tensor of their number of elements
 
 
 def can_cast(from_: Any, to: Any) -> bool:
@@ -59,20 +62,26 @@ def made_into(make: Callable[..., Tensor], out: Any, *args: Any, dtype: Any, **o
 
 
 def into(op: str, out: Any, result: Any) -> Any:
-    """Writes a result into the tensor `out`, or several into one each. One without elements gets the result's shape,
-    as in PyTorch. Nothing is recorded: RuntimeError where a gradient is required, or the shape or dtype does not fit;
-    TypeError for other numbers of tensors. What is refused leaves them as they are."""
+    """Writes a result into the tensor `out`, or several into one each. One of another shape gets the result's, as in
+    PyTorch: with a warning, if it has elements. Nothing is recorded: RuntimeError where a gradient is required, or the
+    dtype does not fit; TypeError for other numbers of tensors. What is refused leaves them as they are."""
     several = isinstance(result, tuple)
     results = result if several else (result,)
     given = targets(op, out, results, len(results) if several else 0)
+    if op in FILLING and given[0].shape.numel() == result.shape.numel():
+        results = (result.reshape(given[0].shape),)
     for t, r in zip(given, results, strict=True):
         to = t.array.layout
-        written_once(op, to)
-        (check_target if to.size else check_kind)(op, to, r.array.layout)
+        if to.shape == r.array.layout.shape:
+            written_once(op, to)
+        check_kind(op, to, r.array.layout)
     if len({t.array.ptr if t.array.layout.size else id(t) for t in given}) < len(given):
         fail(op, "each result needs a tensor of its own", [t.array.layout for t in given])
     for t, r in zip(given, results, strict=True):
-        if not t.array.layout.size:
+        if t.array.layout.shape != r.array.layout.shape:
+            if t.array.layout.size:
+                warn(f"[{op}] out of shape {list(t.shape)} gets the result's, {list(r.shape)}; PyTorch will refuse "
+                     "that one day: pass a tensor of that shape, or call out.resize_(0) first")
             t.resize_(r.shape)                  # type: ignore[attr-defined]
     written = [write(op, t, r) for t, r in zip(given, results, strict=True)]
     if not several:

@@ -103,7 +103,8 @@ class Elementwise(Primitive):
         if len(inputs) != len(self.inputs):
             raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); "
                             f"got {len(inputs)}")
-        if out is not None and out.array.layout.size:
+        if out is not None and out.array.layout.shape == broadcast_shapes(
+                self.name, *[t.array.layout.shape for t in inputs if isinstance(t, Tensor)]):
             return self.into(out, *inputs)
         result = self.call(*inputs)
         if result is NotImplemented:
