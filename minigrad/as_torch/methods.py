@@ -37,12 +37,12 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs:
     return _BEFORE["type"](self, kind)
 
 
-def get_device(self: Tensor) -> int:
+def get_device(input: Tensor) -> int:
     """The number of the tensor's GPU, -1 on the CPU."""
-    return -1 if self.device.type == "cpu" else int(self.device.index or 0)     # type: ignore[attr-defined]
+    return -1 if input.device.type == "cpu" else int(input.device.index or 0)   # type: ignore[attr-defined]
 
 
-def to_dense(self: Tensor, dtype: Any = None) -> Tensor:
+def to_dense(self: Tensor, dtype: Any = None, *, masked_grad: bool | None = None) -> Tensor:
     """The tensor itself, or in another dtype."""
     return self if dtype is None else self.to(dtype=dtype)
 
@@ -137,11 +137,11 @@ METHODS: dict[str, Any] = {
     **{name: _old_order(name, word) for name, word in _OLD.items()}, **_FUNCTIONS,
     **{f"{name}_": _writing(f"{name}_", function) for name, function in _FUNCTIONS.items()},
     "adjoint": Tensor.mT.fget, "apply_": apply_, "fill_diagonal_": fill_diagonal_,   # type: ignore[attr-defined]
-    "conj_physical_": lambda self: self, "untyped_storage": untyped_storage,
+    "conj_physical_": lambda input: input, "untyped_storage": untyped_storage,
     "polygamma_": _writing("polygamma_", Tensor.polygamma), "is_shared": lambda self: False,
     "storage_offset": lambda self: (self.data_ptr() - self.array.storage.ptr) // self.itemsize,
     "is_cpu": property(lambda self: self.device.type == "cpu"),
-    "is_inference": lambda self: False, "is_same_size": lambda self, other: self.shape == other.shape,
+    "is_inference": lambda input: False, "is_same_size": lambda input, other: input.shape == other.shape,
     "share_memory_": lambda self: self, "storage": storage, "to_sparse": to_sparse,
     "norm": norm, "record_stream": lambda self, stream: None,
     "require_grad": property(None, _ignored),

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from functools import wraps
-from inspect import CO_VARKEYWORDS, unwrap
+from inspect import CO_VARARGS, CO_VARKEYWORDS, unwrap
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +14,10 @@ from .tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NUMPY = {"axis": "dim", "keepdims": "keepdim"}          # NumPy's names, which PyTorch takes for its own
+ALSO = (*NUMPY.items(), ("input", "A"), ("input", "L"), ("input", "x"), ("input", "tensor"), ("b", "B"), ("B", "input"),
+        ("tensor", "tensor1"), ("other", "tensor2"), ("other", "B"), ("from", "from_"), ("input2", "tau"),
+        ("input2", "L"), ("input3", "other"), ("element", "elements"), ("test_element", "test_elements"),
+        *[(name, "indices_or_sections") for name in ("indices", "sections", "tensor_indices_or_sections")])
 OPTIONS = frozenset(("out", "layout", "memory_format", "pin_memory"))      # of PyTorch's functions
 
 
@@ -113,7 +117,7 @@ def explain_arguments(error: Exception, op: str, function: Callable[..., Any], a
 def guarded(function: Function, module: str = "", name: str = "") -> Function:
     """The function, which refuses keywords that it does not take by `unexpected`, and says which argument should be a
     Tensor. A call costs 80 ns more, with keywords 200 ns: so much takes a call with a star. The keywords are looked at
-    after the function has refused them: NumPy's names stand for PyTorch's, and a result is written into `out`. It is
+    after the function has refused them: other names stand for ours (`ALSO`), and a result is written into `out`. It is
     pickled as `name` of `module`."""
     plain = unwrap(function)
     code = plain.__code__
@@ -137,9 +141,11 @@ def guarded(function: Function, module: str = "", name: str = "") -> Function:
 
 def _respelled(function: Callable, known: Collection[str], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """A call of a `guarded` function that has refused its keywords."""
-    for numpy, ours in NUMPY.items():
-        if numpy in named and ours in known and ours not in named:
-            named[ours] = named.pop(numpy)
+    for other, ours in ALSO:
+        if other in named and other not in known and ours in known and ours not in named:
+            named[ours] = named.pop(other)
+    if "size" in named and "size" not in known and unwrap(function).__code__.co_flags & CO_VARARGS:
+        args = (*args, named.pop("size"))                       # of `expand(*sizes)`
     out = named.pop("out", None) if "out" not in known else None
     if isinstance(out, Tensor) and "dtype" in known and "input" not in known:
         named.setdefault("dtype", out.dtype)                    # of a new tensor

@@ -211,9 +211,10 @@ class Elementwise(Primitive):
     def _with_large_numbers(self, operands: tuple[Any, ...], dtype: np.dtype, number: np.dtype,
                             device: Device) -> tuple[Tensor, ...]:
         """The operands where a number does not fit. Floats take it as infinite, and so do comparisons, whose result is
-        then that of the values. Else integers are computed in int64, and the result wraps around."""
+        then that of the values. Beside integers it wraps around first, as in PyTorch; a power is computed in int64."""
         floats = is_float(dtype) or self.result == "bool"
-        wide = dtype if is_float(dtype) else FLOAT32 if floats else INT64 if dtype.itemsize < 8 else dtype
+        power = self.name == "pow" and dtype.itemsize < 8
+        wide = dtype if is_float(dtype) else FLOAT32 if floats else INT64 if power else dtype
         number = number if is_float(dtype) else wide
 
         def fitted(n: Any) -> Any:
@@ -223,9 +224,9 @@ class Elementwise(Primitive):
                 return constant(math.copysign(math.inf, n), number, device)
             if floats or fits(n, dtype) or not -1 << 63 <= n < 1 << 64:
                 return constant(n, number, device, self.name)                   # raises if it does not fit int64
-            return constant((n - low) % (1 << 64) + low, wide, device)
+            return constant((n - low) % (1 << 8 * wide.itemsize) + low, wide, device)
 
-        low = 0 if wide.kind == "u" else -1 << 63
+        low = 0 if is_float(wide) else int(np.iinfo(wide).min)
         return tuple([cast(t, wide) if isinstance(t, Tensor) else fitted(t.item() if isinstance(t, np.generic) else t)
                       for t in operands])
 

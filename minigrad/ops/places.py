@@ -23,9 +23,9 @@ from ..core.op import Primitive
 from ..core.shape import BOOL, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Size, Tensor
 from ..devices.host import on_host
-from ..devices.memory import Layout, View, layout, views_of
+from ..devices.memory import Layout, View, contiguous_strides, layout, views_of
 from ..devices.plan import Plan, host_plan
-from .arguments import sizes
+from .arguments import named, sizes
 from .convert import cast, extreme_of
 from .creation import as_tensor, empty
 from .formula import formula, selection
@@ -490,13 +490,13 @@ def _reshaper(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return method
 
 
-def resize_(input: Tensor, *size: Any, memory_format: Any = None) -> Tensor:
+def resize_(input: Tensor, *args: Any, memory_format: Any = None, **given: Any) -> Tensor:
     """Gives the tensor itself another size: `resize_(2, 3)` or `resize_((2, 3))`. The elements stay, in row-major
     order, those beyond the new size are cut off, and new ones are not initialised. RuntimeError for a tensor in a
     graph; NotImplementedError for a `memory_format`."""
     if memory_format is not None:
         raise NotImplementedError(f"[resize_] memory_format is not supported; got {memory_format!r}")
-    shape = sizes(size, "resize_")
+    shape = sizes(named(args, given, "size", "resize_"), "resize_")
     old = input.detach().reshape(-1)
     made = empty(shape, dtype=input.dtype, device=input.device)
     n = min(old.numel(), made.numel())
@@ -512,25 +512,31 @@ def resize_as_(input: Tensor, the_template: Tensor, *, memory_format: Any = None
     return resize_(input, tuple(the_template.shape), memory_format=memory_format)
 
 
-def set_(input: Tensor, source: Tensor | None = None) -> Tensor:
-    """Gives the tensor itself the memory of `source`, of the same dtype: both share it from then on. Without one it has
+def set_(input: Tensor, source: Tensor | None = None, storage_offset: int = 0, size: Any = None,
+         stride: Any = None) -> Tensor:
+    """Gives the tensor itself the memory of `source`, of the same dtype: both share it from then on. With a `size` it
+    sees that as `source.as_strided(size, stride, storage_offset)`, row-major without `stride`. Without a source it has
     no elements. RuntimeError for a tensor in a graph."""
     made = empty((0,), dtype=input.dtype, device=input.device) if source is None else source.detach()
     if made.dtype != input.dtype or made.device != input.device:
         fail("set_", "source must have the tensor's dtype and device", [input.array.layout, made.array.layout])
+    if size is not None:
+        made = as_strided(made, size, contiguous_strides(tuple(size)) if stride is None else stride, storage_offset)
     return _adopted("set_", input, made)
 
 
-def new(input: Tensor, *data: Any) -> Tensor:
+def new(input: Tensor, *data: Any, size: Any = None) -> Tensor:
     """PyTorch's legacy constructor, with the dtype and device of the tensor: `x.new(2, 3)` is not initialised,
     `x.new([1, 2])` has these values."""
+    if size is not None:
+        return empty(tuple(size), dtype=input.dtype, device=input.device)
     if len(data) == 1 and not isinstance(data[0], (int, Size)):
         return as_tensor(data[0], dtype=input.dtype, device=input.device).clone()
     return empty(*(data or (0,)), dtype=input.dtype, device=input.device)
 
 
 METHODS: dict[str, Any] = {
-    **{f"{f.__name__}_": _reshaper(f) for f in (unsqueeze, squeeze, t, transpose, swapaxes, swapdims)},
+    **{f"{f.__name__}_": _reshaper(f) for f in (unsqueeze, squeeze, t, transpose, swapaxes, swapdims, as_strided)},
     "resize_": resize_, "resize_as_": resize_as_, "set_": set_, "new": new}
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from ..core.arrays import cast_array, contiguous_copy, written_once
 from ..core.half import finfo, rounds_once, widened
 from ..core.inplace import overwrite
+from ..core.messages import guarded
 from ..core.modes import mode
 from ..core.op import FusedPlan, Primitive, op
 from ..core.out import made_into
@@ -510,7 +511,8 @@ def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = Non
     return _overwrite("bernoulli_", input, events.array)
 
 
-def random_(input: Tensor, *bounds: int | None, generator: Generator | None = None) -> Tensor:
+def random_(input: Tensor, *bounds: int | None, from_: int | None = None, to: int | None = None,
+            generator: Generator | None = None) -> Tensor:
     """Overwrites the values with random integers and returns the tensor itself: `random_(to)` 0 <= x < to,
     `random_(from, to)` from <= x < to, `random_()` integers from 0 on that the dtype holds exactly,
     `random_(from, None)` those from `from` on."""
@@ -521,10 +523,12 @@ def random_(input: Tensor, *bounds: int | None, generator: Generator | None = No
         limit = 1 << (finfo(dtype).nmant + 1)
     else:
         limit = min(int(np.iinfo(dtype).max), (1 << 63) - 1) + 1
-    low, high = (0, *bounds)[-2:] if bounds else (0, None)
+    low, high = (0, *bounds)[-2:] if bounds else (from_, to)
     low, high = low or 0, limit if high is None else high
     for bound in (low, high - 1):
-        must_fit("random_", bound, dtype)
+        must_fit("random_", bound, np.dtype("uint8") if dtype == BOOL else dtype)
+    if dtype == BOOL and high > 2:
+        fail("random_", "the numbers of a bool tensor are 0 and 1", f"to={high}")
     return _overwrite("random_", input, _integers(like_layout(input, INT64, None), low, high, generator))
 
 
@@ -691,9 +695,9 @@ def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, *,
     return masked_dropout(input, logical_not(_events(layout(source.device, BOOL, shape), p, generator)), p=p)
 
 
-METHODS: dict[str, Callable] = {"uniform_": uniform_, "normal_": normal_, "bernoulli_": bernoulli_, "random_": random_,
-                                "exponential_": exponential_, "geometric_": geometric_, "log_normal_": log_normal_,
-                                "cauchy_": cauchy_}
+METHODS: dict[str, Callable] = {"uniform_": guarded(uniform_), "random_": guarded(random_), "normal_": normal_,
+                                "bernoulli_": bernoulli_, "exponential_": exponential_, "geometric_": geometric_,
+                                "log_normal_": log_normal_, "cauchy_": cauchy_}
 
 
 # ---- dropout from a stream -------------------------------------------------------------------------------------------

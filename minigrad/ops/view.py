@@ -182,7 +182,7 @@ def _read_as(x: Layout, dtype: np.dtype) -> Plan:
     return bind(read_as, x, dtype=dtype)
 
 
-def view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
+def view(input: Tensor, *shape: Any, dtype: Any = None, size: Any = None) -> Tensor:
     """The memory of `input` under another `shape` (one size may be -1). RuntimeError where the strides do not allow it
     without a copy: use `reshape` there.
 
@@ -193,6 +193,8 @@ def view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     [1065353216, -2147483648]
     """
     if dtype is None:
+        if size is not None:
+            shape = (*shape, size)
         try:
             return through(_view_to, input, *shape)
         except TypeError:
@@ -530,11 +532,11 @@ def _expand_to(x: Layout, *shape: Any) -> Plan:
     return bind(_expand, x, shape=wanted)
 
 
-def expand(input: Tensor, *sizes: Any) -> Tensor:
+def expand(input: Tensor, *sizes: Any, size: Any = None) -> Tensor:
     """Dimensions of size 1, and missing leading dimensions, repeated to the given `sizes`: a view (stride 0). -1 keeps
     a size. RuntimeError if a size other than 1 would change. In-place methods refuse an expanded tensor: clone it
     first."""
-    return through(_expand_to, input, *sizes)
+    return through(_expand_to, input, *(sizes if size is None else (*sizes, size)))
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:

@@ -143,3 +143,23 @@ def test_what_is_no_operand_has_its_say_in_augmented_operators():
     t = same = mg.ones(2)
     t += np.ones(2, np.float32)
     assert t is same and t.tolist() == [2.0, 2.0]
+
+
+def test_other_names_of_arguments():
+    """Which PyTorch takes, too."""
+    x, tau, v = mg.eye(2, dtype="float64"), mg.zeros(2, dtype="float64"), mg.arange(6)
+    for call, plain in ((lambda: mg.cholesky_solve(x, input2=x), lambda: mg.cholesky_solve(x, x)), (lambda: mg.ormqr(x, input2=tau, input3=x), lambda: mg.ormqr(x, tau, x)),
+                        (lambda: mg.orgqr(input=x, input2=tau), lambda: mg.orgqr(x, tau)), (lambda: x.orgqr(input2=tau), lambda: mg.orgqr(x, tau)), (lambda: mg.det(input=x), lambda: mg.det(x)),
+                        (lambda: mg.hsplit(v, sections=2), lambda: mg.hsplit(v, 2)), (lambda: v.hsplit(indices=(1, 2)), lambda: v.hsplit((1, 2))), (lambda: mg.vsplit(x, sections=2), lambda: x.vsplit(2)),
+                        (lambda: mg.tensor_split(v, indices=(1, 4)), lambda: v.tensor_split((1, 4))), (lambda: v.tensor_split(sections=4), lambda: v.tensor_split(4)),
+                        (lambda: mg.nn.functional.one_hot(input=v, num_classes=6), lambda: mg.nn.functional.one_hot(v, 6)), (lambda: mg.isin(element=2, test_elements=v), lambda: mg.isin(2, v)),
+                        (lambda: mg.linalg.norm(input=x), lambda: mg.linalg.norm(x)), (lambda: mg.linalg.lstsq(input=x, b=x)[0], lambda: mg.linalg.lstsq(x, x)[0]),
+                        (lambda: v.view(size=(2, 3)), lambda: v.view(2, 3)), (lambda: tau.expand(size=(3, 2)), lambda: tau.expand(3, 2)), (lambda: x.sum_to_size(size=(1, 2)), lambda: x.sum_to_size(1, 2)),
+                        (lambda: v.clone().resize_(size=(2, 2)), lambda: v.clone().resize_(2, 2)), (lambda: mg.unsafe_split(input=v, split_size=3), lambda: mg.unsafe_split(v, 3)),
+                        (lambda: mg.empty(9).random_(**{"from": 3, "to": 4}), lambda: mg.full((9,), 3)), (lambda: mg.empty(9).uniform_(**{"from": 3, "to": 3}), lambda: mg.full((9,), 3.0))):
+        for a, b in zip(several(call()), several(plain()), strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert mg.result_type(tensor=v, other=1.5) == mg.float32 and v.new(size=(2, 1)).shape == (2, 1)
+    for call in (lambda: mg.det(x, input=x), lambda: mg.hsplit(v, 2, sections=2), lambda: v.expand(sise=3), lambda: mg.empty(2).random_(low=3), lambda: mg.exp(other=x)):
+        with pytest.raises(TypeError):
+            call()

@@ -21,16 +21,31 @@ def wrapped(values, dtype):
 @pytest.mark.parametrize("dtype", VALUES, ids=str)
 @pytest.mark.parametrize("name", ARITHMETIC)
 def test_arithmetic_wraps_around(name, dtype):
+    """The number first, and then the result, as in PyTorch."""
     function, values = getattr(operator, name), VALUES[dtype]
     for n in NUMBERS:
+        as_element, = wrapped([n], dtype)
         for _ in range(2):                                  # the second time, plans and constants are known
             x = mg.tensor(values, dtype=dtype)
+            if as_element == 0 and name in ("floordiv", "mod"):
+                with pytest.raises(RuntimeError, match="(?i)zero"):
+                    function(x, n)
+                continue
             out = function(x, n)
-            assert out.dtype == dtype and out.tolist() == wrapped([function(v, n) for v in values], dtype)
+            assert out.dtype == dtype and out.tolist() == wrapped([function(v, as_element) for v in values], dtype)
             if 0 not in values:
-                assert function(n, x).tolist() == wrapped([function(n, v) for v in values], dtype)
+                assert function(n, x).tolist() == wrapped([function(as_element, v) for v in values], dtype)
             x = getattr(operator, "i" + name.rstrip("_"))(x, n) if name not in ("and_", "or_") else getattr(operator, "i" + name[:-1])(x, n)
             assert x.dtype == dtype and x.tolist() == out.tolist()
+
+
+def test_remainders_and_quotients_beside_a_number_that_does_not_fit():
+    """Values of PyTorch 2.13: the number wraps around to 253, 44 and -56 first."""
+    x, y = mg.tensor([7, 200], dtype="uint8"), mg.tensor([7, -100], dtype="int8")
+    for call, values in ((lambda: x % -3, [7, 200]), (lambda: x // -3, [0, 0]), (lambda: x.fmod(-3), [7, 200]), (lambda: x.div(-3, rounding_mode="trunc"), [0, 0]),
+                         (lambda: -3 % x, [1, 53]), (lambda: -3 // x, [36, 1]), (lambda: x.fmod(300), [7, 24]), (lambda: y % 200, [-49, -44]), (lambda: y // 200, [-1, 1]),
+                         (lambda: x.clone().remainder_(-3), [7, 200]), (lambda: x.clone().floor_divide_(-3), [0, 0]), (lambda: x.clone().fmod_(-3), [7, 200])):
+        assert call().tolist() == values
 
 
 @pytest.mark.parametrize("dtype", VALUES, ids=str)
