@@ -87,7 +87,6 @@ def find(name):
 GAPS = {
     "memory_format": "arrays are row-major",
     "layout": "there are no sparse tensors", "pin_memory": "no pinned memory argument",
-    ("norm", "nuc"): "the nuclear norm needs a singular value decomposition: decompositions are out of scope",
 }
 # the database calls these on a copy, or with the arguments in another order than the functions of the same name have
 ADAPT = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
+from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..nn import functional as F
 from ..ops.creation import empty
+from ..ops.join import cat
 from ..ops.math import where
 from ..ops.places import as_strided
 
@@ -91,11 +93,44 @@ def _safe_softmax(input: Any, dim: int, dtype: Any = None) -> Tensor:
     return where(none, 0.0, F.softmax(where(none, 0.0, x), dim))
 
 
-def _upsample_bilinear2d_aa(input: Tensor, output_size: Any, align_corners: bool, scale_factors: Any = None) -> Tensor:
-    """`interpolate` with antialias, without factors of its own."""
-    if scale_factors:
-        raise NotImplementedError("[_upsample_bilinear2d_aa] needs output_size")
-    return F.interpolate(input, output_size, mode="bilinear", align_corners=align_corners, antialias=True)
+def _upsample_bilinear2d_aa(input: Tensor, output_size: Any, align_corners: bool, scale_factors: Any = None,
+                            scales_w: float | None = None, *, scales_h: float | None = None) -> Tensor:
+    """`interpolate` with antialias, of a size or by factors; NotImplementedError for both."""
+    factors = scale_factors or scales_h or scales_w
+    if factors and output_size:
+        raise NotImplementedError("[_upsample_bilinear2d_aa] takes output_size or scale_factors")
+    return F.interpolate(input, output_size, factors, "bilinear", align_corners, antialias=True)
+
+
+def _unsafe_masked_index(self: Any, mask: Tensor, indices: Any, fill: float) -> Tensor:
+    """self[indices] where the mask is True, else `fill`."""
+    return where(mask, self[tuple([where(mask, i, 0) for i in indices])], fill)
+
+
+def _unsafe_masked_index_put_accumulate(self: Any, mask: Tensor, indices: Any, values: Any) -> Tensor:
+    """`index_put` that adds the values where the mask is True."""
+    at = tuple([where(mask, i, 0) for i in indices])
+    return self.index_put(at, where(mask, values, 0), accumulate=True)                  # type: ignore[no-any-return]
+
+
+def _chunk_cat(tensors: Any, dim: int, num_chunks: int) -> Tensor:
+    """The tensors, each in `num_chunks` parts along `dim`, the last with zeros, and the parts of all side by side:
+    (*, num_chunks, m), where * are the sizes before `dim`."""
+    many = len({t.ndim for t in tensors}) > 1
+    for wrong, invariant in ((not tensors, "a tensor"), (num_chunks < 1, "a positive num_chunks"),
+                             (many and dim < 0, "a dim from 0 on for tensors of different dimensions"),
+                             (any(not t.numel() for t in tensors), "tensors with elements"),
+                             (any(not -t.ndim <= dim < t.ndim for t in tensors), "a dim that all tensors have"),
+                             (len({t.shape[:dim] for t in tensors}) > 1, "equal sizes before dim")):
+        if wrong:
+            fail("_chunk_cat", f"needs {invariant}", [*[t.layout for t in tensors], f"dim {dim}",
+                                                      f"num_chunks {num_chunks}"])
+    parts: list[Any] = []
+    for t in tensors:
+        size = list(t.shape)
+        size[dim] = -size[dim] % num_chunks
+        parts.append(cat([t, t.new_zeros(size)], dim).reshape(*t.shape[:dim], num_chunks, -1))
+    return cat(parts, -1)
 
 
 def slice(input: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:

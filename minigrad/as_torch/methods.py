@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import norm as _norm
 from ..autograd.function import FunctionCtx
 from ..core.hooks import RemovableHandle
 from ..core.out import check_target
@@ -18,13 +17,12 @@ from ..core.warning import warn
 from ..nn.activation import hardshrink
 from ..nn.module import Module
 from ..ops.creation import arange, tensor
-from ..ops.linalg import matrix_norm
 from .types import TensorType, named_type, type_name
 
 # what is replaced: their arguments have other names or meanings in PyTorch
 _MODULE = Tensor.__module__
 _BEFORE: dict[str, Any] = {name: getattr(Tensor, name) for name in (
-    "norm", "type", "add", "add_", "addcdiv", "addcdiv_", "addcmul", "addcmul_", "sub", "sub_")}
+    "type", "add", "add_", "addcdiv", "addcdiv_", "addcmul", "addcmul_", "sub", "sub_")}
 
 
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
@@ -105,13 +103,6 @@ def new_empty_strided(self: Tensor, size: Any, stride: Any, dtype: Any = None, d
                          requires_grad=requires_grad)
 
 
-def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, **options: Any) -> Tensor:
-    """`minigrad.norm`, and the sum of the singular values with "nuc"."""
-    if p == "nuc":
-        return matrix_norm(input, p, (-2, -1) if dim is None else dim, keepdim, **options)
-    return _norm(input, p, dim, keepdim, **options)
-
-
 def _ignored(self: Tensor, value: Any) -> None:
     """PyTorch keeps `require_grad`, which nobody reads. Tensors have no room for attributes here."""
     warn("[require_grad] nothing reads this attribute; it changes nothing, as in PyTorch; write requires_grad")
@@ -143,7 +134,7 @@ METHODS: dict[str, Any] = {
     "is_cpu": property(lambda self: self.device.type == "cpu"),
     "is_inference": lambda input: False, "is_same_size": lambda input, other: input.shape == other.shape,
     "share_memory_": lambda self: self, "storage": storage, "to_sparse": to_sparse,
-    "norm": norm, "record_stream": lambda self, stream: None,
+    "record_stream": lambda self, stream: None,
     "require_grad": property(None, _ignored),
     "new_empty_strided": new_empty_strided, "__rdiv__": Tensor.__rtruediv__,        # type: ignore[attr-defined]
     "type": type_, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import default_generator as _generator_of
-from .. import distributions
+from .. import distributions, norm
 from ..core.shape import default_float, set_default_float
 from ..core.tensor import Tensor
 from ..devices import opened, set_default_device
@@ -53,7 +53,7 @@ def __getattr__(name: str) -> Any:
         return import_module(name)
     if name.startswith("_foreach_") and (hasattr(Tensor, name[9:]) or hasattr(Tensor, name[9:].removesuffix("_"))):
         return partial(_each, name[9:])
-    if name in ("add", "addcdiv", "addcmul", "adjoint", "get_device", "is_inference", "is_same_size", "norm", "sub"):
+    if name in ("add", "addcdiv", "addcmul", "adjoint", "get_device", "is_inference", "is_same_size", "sub"):
         return METHODS[name]
     return tensor_type(name, "cpu")
 
@@ -116,7 +116,7 @@ def set_default_tensor_type(t: TensorType | str) -> None:
 
 def nuclear_norm(input: Tensor, dim: Any = (-2, -1), keepdim: bool = False) -> Tensor:
     """The sum of the singular values."""
-    return METHODS["norm"](input, "nuc", dim, keepdim)      # type: ignore[no-any-return]
+    return norm(input, "nuc", dim, keepdim)
 
 
 def detach(input: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ def _respelled(function: Callable, known: Collection[str], args: tuple[Any, ...]
     if isinstance(out, Tensor) and "dtype" in known and "input" not in known:
         named.setdefault("dtype", out.dtype)                    # of a new tensor
     result = guarded(function)(*args, **taken(function.__name__, named, known))
-    return result if out is None else into(function.__name__, out, result)
+    return result if out is None else into(function.__name__, out, result, (*args, *named.values()))
 
 
 def is_short(function: Callable[..., Any]) -> bool:

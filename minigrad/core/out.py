@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices.memory import Layout
+from ..devices.memory import Array, Layout
 from .arrays import copy_array, written_once
 from .shape import fail, kind_of
 from .tensor import Tensor, bump, writable
@@ -61,10 +61,25 @@ def made_into(make: Callable[..., Tensor], out: Any, *args: Any, dtype: Any, **o
     return into(op, to, make(*args, dtype=to.dtype if dtype is None else dtype, device=to.device, **options))
 
 
-def into(op: str, out: Any, result: Any) -> Any:
+# as in PyTorch, what picks elements or finds their places writes them as they are, and some of it never over an input
+_PICKS = frozenset("amax amin argmax argmin bucketize gather index_select masked_select msort multinomial nanquantile "
+                   "quantile searchsorted take take_along_dim".split())
+_APART = frozenset("cat gather index_select masked_select take take_along_dim".split())
+
+
+def _apart(op: str, to: Array, inputs: tuple[Any, ...]) -> None:
+    """RuntimeError if a contiguous input lies in the memory of `to`."""
+    for t in [t for given in inputs for t in (given if isinstance(given, (list, tuple)) else (given,))]:
+        if isinstance(t, Tensor) and to.layout.contiguous and (a := t.array).layout.contiguous and (
+                a.ptr < to.ptr + to.layout.nbytes and to.ptr < a.ptr + a.layout.nbytes):
+            fail(op, "out must not share memory with an input", [to.layout, a.layout], "write into a new tensor")
+
+
+def into(op: str, out: Any, result: Any, inputs: tuple[Any, ...] = ()) -> Any:
     """Writes a result into the tensor `out`, or several into one each. One of another shape gets the result's, as in
-    PyTorch: with a warning, if it has elements. Nothing is recorded: RuntimeError where a gradient is required, or the
-    dtype does not fit; TypeError for other numbers of tensors. What is refused leaves them as they are."""
+    PyTorch: with a warning, if it has elements. Nothing is recorded: RuntimeError where a gradient is required, the
+    dtype does not fit (of what picks elements, and of several results, it must be the same), or memory is shared with
+    `inputs` that must be kept; TypeError for other numbers of tensors. What is refused leaves them as they are."""
     several = isinstance(result, tuple)
     results = result if several else (result,)
     given = targets(op, out, results, len(results) if several else 0)
@@ -75,6 +90,10 @@ def into(op: str, out: Any, result: Any) -> Any:
         if to.shape == r.array.layout.shape:
             written_once(op, to)
         check_kind(op, to, r.array.layout)
+        if to.dtype != r.dtype and (op in _PICKS or hasattr(result, "_fields")):
+            fail(op, "out must have the dtype of the result", [to, r.array.layout])
+    if op in _APART:
+        _apart(op, given[0].array, inputs)
     if len({t.array.ptr if t.array.layout.size else id(t) for t in given}) < len(given):
         fail(op, "each result needs a tensor of its own", [t.array.layout for t in given])
     for t, r in zip(given, results, strict=True):

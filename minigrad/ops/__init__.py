@@ -67,8 +67,8 @@ LATER = {
              "trapz unravel_index vsplit",
     "places": "as_strided as_strided_copy as_strided_scatter diagonal_scatter index_put index_put_ index_reduce "
               "index_reduce_ masked_scatter masked_scatter_ nonzero_static put put_ scatter_reduce scatter_reduce_ "
-              "segment_reduce .new .resize_ .resize_as_ .set_ .squeeze_ .swapaxes_ .swapdims_ .t_ .transpose_ "
-              ".unsqueeze_",
+              "segment_reduce .as_strided_ .new .resize_ .resize_as_ .set_ .squeeze_ .swapaxes_ .swapdims_ .t_ "
+              ".transpose_ .unsqueeze_",
     "quantile": "bucketize histc histogram histogramdd isin median mode nanmedian nanquantile quantile searchsorted",
     "special": "i0 i0_ igamma igamma_ igammac igammac_",
 }
@@ -165,7 +165,7 @@ def _operator(function: Any) -> Callable:
 
 def _reflected(function: Any) -> Callable:
     if isinstance(function, Elementwise):
-        return function.call if function in (math.add, math.mul) else function.reflected
+        return function.reflected
 
     def operator(self: Tensor, other: Any) -> Any:
         return function(other, self) if is_operand(other) else NotImplemented

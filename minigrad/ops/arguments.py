@@ -88,7 +88,7 @@ def respelled(function: Callable, numpy: dict[str, Any], *inputs: Any, **options
             code = unwrap(function).__code__
             unexpected(op, name, value, code.co_varnames[len(inputs):code.co_argcount + code.co_kwonlyargcount])
     result = function(*inputs, **{name: value for name, value in options.items() if value is not None})
-    return result if numpy.get("out") is None else into(op, numpy["out"], result)
+    return result if numpy.get("out") is None else into(op, numpy["out"], result, inputs)
 
 
 def axes(args: tuple, ndim: int, op: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.messages import not_a_tensor
 from ..core.modes import changed, mode, paused
 from ..core.op import Op, complete
 from ..core.own_kernels import ops
@@ -224,6 +225,8 @@ def _learner(op: Any, index: int, known: dict[tuple, tuple]) -> Callable[[Any, A
     """The first call of `with_number` for a layout and a number: it runs the general path and fills `known`."""
     def learn(input: Any, number: Any) -> Any:
         pair = (number, input) if index else (input, number)
+        if index and not isinstance(input, Tensor):         # Tensor.__radd__(2, t)
+            raise not_a_tensor(op.name, "self", input)
         out = op.apply(*pair)
         if out is not NotImplemented and type(number) in _PLAIN and number == number:
             tensors = op.convert(pair)[0]

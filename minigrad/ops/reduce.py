@@ -760,13 +760,19 @@ def norm(input: Tensor, p: float | str | None = "fro", dim: Any = None, keepdim:
          dtype: Any = None) -> Tensor:
     """The p-norm over `dim` (an axis, several, or None for all): sum(|x|^p)^(1/p); "fro" and None mean p = 2.
 
-    p = inf and -inf: the largest and the smallest |x|. p = 0: how many elements are not 0. The gradient is 0 where x or
-    the norm is 0. RuntimeError for integers and bools, unless `dtype` converts them.
+    p = inf and -inf: the largest and the smallest |x|. p = 0: how many elements are not 0. p = "nuc": the sum of the
+    singular values of a matrix, or of the matrices in two dimensions. The gradient is 0 where x or the norm is 0.
+    RuntimeError for integers and bools, unless `dtype` converts them; for "nuc", unless there are two dimensions.
     """
-    if p == "nuc" or not isinstance(p, (int, float, str, type(None))) or isinstance(p, str) and p != "fro":
-        raise NotImplementedError(f"[norm] p must be a number or 'fro'; got {p!r}")
+    if not isinstance(p, (int, float, str, type(None))) or isinstance(p, str) and p not in ("fro", "nuc"):
+        raise NotImplementedError(f"[norm] p must be a number, 'fro' or 'nuc'; got {p!r}")
     x = input if dtype is None else cast(input, dtype)
     axes = axes_of(dim, x.array.layout.ndim, "norm")
+    if p == "nuc":
+        if len(axes) != 2:
+            fail("norm", "'nuc' is of matrices: dim must name two dimensions", [x.array.layout, f"dim {dim}"])
+        found: Any = x.movedim(axes, (-2, -1)).svd(compute_uv=False).S.sum(-1)          # type: ignore[attr-defined]
+        return found.unsqueeze(axes[0]).unsqueeze(axes[1]) if keepdim else found        # type: ignore[no-any-return]
     return vector_norm(x, p=2.0 if p is None or p == "fro" else float(p), axes=axes, keepdim=builtins.bool(keepdim))
 
 

@@ -35,7 +35,8 @@ class Adam(Optimizer):
     amsgrad                 divides by the root of the largest v so far (Reddi, Kale and Kumar 2018, algorithm 2)
     maximize                uses -g, so that the objective grows
     decoupled_weight_decay  weight decay as in `AdamW`
-    foreach, fused          accepted for PyTorch's signature, without effect: all parameters are updated together
+    foreach, fused          accepted for PyTorch's signature, without effect: all parameters are updated together.
+                            `foreach=True` takes tensors for lr and betas with `capturable=True` only
     capturable              the same: `minigrad.capture` records every optimiser
     differentiable          must stay False
 
@@ -60,6 +61,9 @@ class Adam(Optimizer):
         at_least("epsilon value", eps)
         check_betas(betas)
         at_least("weight_decay value", weight_decay)
+        for name, value in (("lr", lr), ("betas[0]", betas[0]), ("betas[1]", betas[1])):
+            if isinstance(value, Tensor) and foreach and not capturable:
+                raise ValueError(f"{name} as a Tensor is not supported for capturable=False and foreach=True")
         if not all(isinstance(b, float) for b in betas):
             if not all(isinstance(b, Tensor) for b in betas):
                 raise ValueError("betas must be either both floats or both Tensors")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ class Muon(Optimizer):
     weight_decay  the share by which p shrinks
     adjust_lr_fn  "original" (or None) or "match_rms_adamw"
 
-    State of a parameter: `momentum_buffer` (b, shape and dtype of p). ValueError if a number is negative or a parameter
-    is no matrix.
+    State of a parameter: `momentum_buffer` (b, shape and dtype of p). ValueError if a number is negative, a parameter
+    is no matrix, `ns_coefficients` are not three or `ns_steps` not below 100.
     """
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95,
@@ -48,12 +49,19 @@ class Muon(Optimizer):
                                   "adjust_lr_fn": adjust_lr_fn})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """See `Optimizer.add_param_group`; ValueError for a parameter that is no matrix."""
+        """See `Optimizer.add_param_group`; ValueError for a parameter that is no matrix, other than three
+        `ns_coefficients`, or `ns_steps` from 100 on."""
         super().add_param_group(param_group)
-        for p in param_group["params"]:
+        group = self.param_groups.pop()
+        for p in group["params"]:
             if p.ndim != 2:
-                self.param_groups.pop()
                 raise ValueError(f"Muon only supports 2D parameters whereas we found a parameter of {p.layout}")
+        if len(group["ns_coefficients"]) != 3:
+            raise ValueError(f"Coefficients must be a tuple of exactly 3 values; got {group['ns_coefficients']}")
+        if index(group["ns_steps"]) >= 100:
+            raise ValueError("Number of steps must be less than 100 for computational efficiency; got "
+                             f"{group['ns_steps']}")
+        self.param_groups.append(group)
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         return ((float(group["lr"]), group["weight_decay"], group["eps"], group["momentum"], *group["ns_coefficients"]),

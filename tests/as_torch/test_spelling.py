@@ -517,6 +517,16 @@ def test_inner_functions_that_pytorch_shows(door):
     assert x.new_empty_strided((2, 3), (1, 2)).stride() == (1, 2) and x.__rdiv__(1.0)[0, 0, 1].item() == 1
     with pytest.raises(RuntimeError, match="each dimension once"):
         door.empty_permuted((2, 3), (0, 0))
+    row, at = door.arange(6.0, requires_grad=True), mg.tensor([1, 9, 1])
+    assert aten._unsafe_masked_index(row, at < 6, [at], 7.0).tolist() == [1, 7, 1]
+    assert aten._unsafe_masked_index_put_accumulate(row, at < 6, [at], mg.tensor([1.0, 2.0, 3.0])).tolist() == [0, 5, 2, 3, 4, 5]
+    parts = aten._chunk_cat([row.reshape(3, 2), row[:3, None]], 0, 2)           # rows 0 and 1 of both, row 2 and zeros
+    assert parts.tolist() == [[0, 1, 2, 3, 0, 1], [4, 5, 0, 0, 2, 0]]
+    parts[0, 3].backward()
+    assert row.grad.tolist() == [0, 0, 0, 1, 0, 0]
+    for wrong in (([row], 0, 0), ([], 0, 1), ([row, row[None]], -1, 2), ([row], 1, 2), ([row[:0]], 0, 1), ([x, x[:1]], 1, 2)):
+        with pytest.raises(RuntimeError, match=r"\[_chunk_cat\] needs"):
+            aten._chunk_cat(*wrong)
 
 
 def test_a_misspelt_attribute_changes_nothing(door):
@@ -554,6 +564,10 @@ def test_what_tensors_and_modules_say_of_themselves(door):
     assert mg.equal(door.ops.aten.native_layer_norm.default(x, (4,), None, None, 0.5)[0], mg.nn.functional.layer_norm(x, (4,), eps=0.5))
     image = x.reshape(1, 1, 3, 4)
     assert mg.equal(door.ops.aten._upsample_bilinear2d_aa(image, [2, 2], False), mg.nn.functional.interpolate(image, (2, 2), mode="bilinear", antialias=True))
+    halves = mg.nn.functional.interpolate(image, scale_factor=0.5, mode="bilinear", antialias=True)
+    assert mg.equal(door.ops.aten._upsample_bilinear2d_aa(image, None, False, [0.5, 0.5]), halves)
+    with pytest.raises(NotImplementedError, match="output_size or scale_factors"):
+        door.ops.aten._upsample_bilinear2d_aa(image, [1, 2], False, scales_h=0.5, scales_w=0.5)
 
 
 def test_methods_in_place_keep_what_their_derivatives_need(door):

@@ -67,6 +67,36 @@ def test_what_does_not_fit_is_refused():
             call()
 
 
+def test_what_picks_elements_writes_them_as_they_are():
+    index, wide = mg.tensor([[0, 1], [1, 0]]), {"float32": "float64", "int64": "float32"}
+    for name, args in (("gather", (1, index)), ("take", (index,)), ("take_along_dim", (index, 1)), ("index_select", (1, index[0])), ("masked_select", (X > 0,)),
+                       ("amax", (1,)), ("amin", (1,)), ("argmax", (1,)), ("argmin", (1,)), ("multinomial", (2,)), ("searchsorted", (X,)), ("quantile", (0.5, 1)),
+                       ("sort", ()), ("topk", (2,)), ("kthvalue", (1,)), ("mode", ()), ("median", (1,)), ("max", (1,)), ("min", (1,)), ("cummax", (1,)), ("slogdet", ())):
+        x = X[:, :2].contiguous() if name == "slogdet" else X
+        plain = several(getattr(mg, name)(x, *args))
+        for i in range(len(plain)):
+            given = [mg.zeros(*t.shape, dtype=wide[str(t.dtype)] if j == i else t.dtype) for j, t in enumerate(plain)]
+            with pytest.raises(RuntimeError, match="out must have the dtype of the result"):
+                getattr(mg, name)(x, *args, out=given if len(plain) > 1 else given[0])
+            assert not any(t.any() for t in given)
+    for call in (lambda out: mg.mean(X, 1, out=out), lambda out: mg.cat([X[0, :1], X[0, :1]], out=out), lambda out: mg.max(X, out=out)):
+        assert call(mg.empty(0, dtype="float64")).dtype == np.float64
+
+
+@pytest.mark.parametrize("name, args", [("gather", (0, mg.tensor([2, 1]))), ("take", (mg.tensor([2, 1]),)), ("take_along_dim", (mg.tensor([2, 1]), 0)),
+                                        ("index_select", (0, mg.tensor([2, 1]))), ("masked_select", (mg.tensor([False, True, True, False]),)), ("cat", ())])
+def test_what_picks_elements_writes_not_over_its_input(name, args):
+    x = mg.arange(4.0)
+    call = lambda out: mg.cat([mg.ones(1), x[:1]], out=out) if name == "cat" else getattr(mg, name)(x, *args, out=out)      # noqa: E731
+    with pytest.raises(RuntimeError, match=rf"\[{name}\] out must not share memory with an input"):
+        call(x[:2])
+    assert x.tolist() == [0, 1, 2, 3]
+    other = mg.zeros(4)
+    assert call(other[2:]).tolist() == other[2:].tolist() and other[2:].any() and not other[:2].any()
+    both = mg.arange(4.0)
+    assert mg.cat([both[:1], both[3:]], out=both[1:3]).tolist() == [0, 3]       # side by side
+
+
 def test_out_of_new_tensors_has_their_dtype():
     for make, value in ((mg.zeros, 0), (mg.ones, 1)):
         for out in (mg.full((2, 3), 7, dtype="int32"), mg.empty(0, dtype="int32"), mg.full((3, 2), 7, dtype="int32").t()):

@@ -33,7 +33,22 @@ def test_norm_of_matrices(ord):
         close(linalg.norm(mg.tensor(a), ord, dim), np.linalg.norm(a, ord, dim))
         if ord is not None:
             close(linalg.matrix_norm(mg.tensor(a), ord, dim, keepdim=True), np.linalg.norm(a, ord, dim, keepdims=True))
+        if isinstance(ord, str):
+            close(mg.norm(mg.tensor(a), ord, dim), np.linalg.norm(a, ord, dim))
+            close(mg.tensor(a).norm(ord, dim, keepdim=True), np.linalg.norm(a, ord, dim, keepdims=True))
     close(linalg.norm(mg.tensor(a[0]), ord), np.linalg.norm(a[0], ord))
+
+
+def test_a_nuclear_norm_is_of_matrices():
+    x = mg.tensor(drawn(3, 4), requires_grad=True)
+    x.norm("nuc").backward()
+    u, _, v = np.linalg.svd(x.detach().numpy(), full_matrices=False)
+    close(x.grad, u @ v)
+    out = mg.empty((), dtype=x.dtype)
+    assert mg.norm(x.detach(), "nuc", out=out) is out and out.item() == pytest.approx(x.norm("nuc").item())
+    for call in (lambda: x[0].norm("nuc"), lambda: x[None].norm("nuc"), lambda: x.norm("nuc", 1)):
+        with pytest.raises(RuntimeError, match=r"\[norm\] 'nuc' is of matrices"):
+            call()
 
 
 @pytest.mark.parametrize("ord", [None, 0, 1, 2.5, np.inf, -np.inf])

@@ -30,6 +30,8 @@ def test_shapes_in_place():
     assert x.t_() is x and x.shape == (3, 2) and x.tolist() == [[0, 3], [1, 4], [2, 5]]
     assert x.unsqueeze_(0).shape == (1, 3, 2) and x.transpose_(0, 2).shape == (2, 3, 1) and x.squeeze_(-1).shape == (2, 3)
     assert x.data_ptr() == pointer and x.tolist() == [[0, 1, 2], [3, 4, 5]]
+    y = x.view(6)
+    assert y.as_strided_((2, 2), (3, 1), 1) is y and y.tolist() == [[1, 2], [4, 5]] and y.data_ptr() == pointer + y.itemsize
     x[0, 0] = 9
     assert x.resize_(2, 2).tolist() == [[9, 1], [2, 3]] and x.resize_((6,))[:4].tolist() == [9, 1, 2, 3]
     assert x.resize_as_(mg.zeros(1, 2)).tolist() == [[9, 1]]
@@ -69,6 +71,8 @@ def test_shapes_change_in_the_graph(changed_before):
     (y.unsqueeze_(0).squeeze_() * mg.tensor([[1.0, 2], [3, 4], [5, 6]])).sum().backward()
     np.testing.assert_array_equal(y.detach().numpy(), [[0, 6], [12, 14], [12, 10]])
     np.testing.assert_array_equal(x.grad.numpy(), [[6, 60, 30], [4, 8, 12]])
+    (s := x * 2).as_strided_((2, 2), (1, 3), 1).sum().backward()
+    assert s.tolist() == [[2, 8], [4, 10]] and x.grad.tolist() == [[6, 62, 32], [4, 10, 14]]
     z = x * 2
     z.retain_grad()
     z.unsqueeze_(0).sum().backward()
