@@ -17,8 +17,8 @@ import dis
 import functools
 import os
 import random
+import re
 import sys
-from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -46,8 +46,12 @@ _SIMPLE = (int, float, complex, str, bytes, bool, type(None))
 _ATOMS = {*_SIMPLE, np.dtype, type(Ellipsis), type(NotImplemented)}
 _MISSING: Any = type("_Missing", (), {"__repr__": lambda _: "nothing"})()
 _END = (_MISSING,)
+_CACHED = type(functools.lru_cache(abs))
 _DRAWING = (random.Random, np.random.Generator, np.random.RandomState)
 _APPENDING = ("append", "extend", "insert", "appendleft")
+_BY_NAME = ("getattr", "hasattr", "setattr", "delattr")
+_WIDE = ("vars", "dir", "__dict__", "__getattribute__", "eval", "exec")     # may read any attribute
+_IMPORTING = {"modules", "import_module", "__import__"}
 _MAKERS = ("__init__", "__new__", "__dict__", "__weakref__", "__init_subclass__", "__class_getitem__")
 
 
@@ -69,8 +73,29 @@ def equal(a: Any, b: Any) -> bool:
 
 # ---- what code names -------------------------------------------------------------------------------------------------
 
+def _computed(steps: list[dis.Instruction]) -> bool:
+    """Is the second argument of a call (of getattr) not simply a string? `steps` come behind the one that loads what is
+    called; `depth` is the number of arguments on the stack."""
+    depth, constant = 0, False
+    for step in steps:
+        if step.opname == "PUSH_NULL":
+            continue
+        if step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
+            return True
+        before = depth
+        depth += dis.stack_effect(step.opcode, step.arg, jump=False)
+        if depth <= 0 and "CALL" in step.opname:
+            return not constant
+        if depth <= 2:
+            constant = before == 1 and depth == 2 and step.opname == "LOAD_CONST" and isinstance(step.argval, str)
+    return True
+
+
 class _Code:
-    """The names in the text of a function: globals that it reads, attributes, lines that assign, what it reads."""
+    """The names in the text of a function: globals that it reads, attributes, lines that assign, what it reads.
+
+    wide    may it read attributes that it does not spell out?
+    """
 
     def __init__(self, code: CodeType) -> None:
         self.globals: dict[str, None] = {}
@@ -79,7 +104,10 @@ class _Code:
         self.stores: dict[str, str] = {}
         self.reads: set[str] = set()
         line, constant, loaded = code.co_firstlineno, None, None
-        for step in dis.get_instructions(code):
+        steps = list(dis.get_instructions(code))
+        self.wide = any(s.argval in _WIDE or s.argval in _BY_NAME and _computed(steps[i:])
+                        for i, s in enumerate(steps, 1) if s.opname.startswith("LOAD_") and s.opname != "LOAD_CONST")
+        for step in steps:
             if loaded is not None and step.argval not in _APPENDING:
                 self.reads.add(loaded)          # not only appended to
             loaded = step.argval if step.opname.startswith("LOAD_") and isinstance(step.argval, str) else None
@@ -96,7 +124,12 @@ class _Code:
                 self.stores["append"] = f"{code.co_filename}:{line}"
             if step.opname == "LOAD_CONST":
                 constant = step.argval
-        self.attributes.update(code.co_names, [c for c in code.co_consts if isinstance(c, str)])
+        texts = [c for c in code.co_consts if isinstance(c, str)]
+        self.attributes.update(code.co_names, texts, *[t.split(".") for t in texts])
+        if not {"eval", "exec"}.isdisjoint(code.co_names):
+            words = re.findall(r"[^\W\d]\w*", " ".join(texts))
+            self.attributes.update(words)
+            self.globals.update(dict.fromkeys(words))
         for inner in [c for c in code.co_consts if isinstance(c, CodeType)]:
             found = _code(inner)
             self.globals.update(found.globals)
@@ -104,6 +137,7 @@ class _Code:
             self.attributes |= found.attributes
             self.stores.update(found.stores)
             self.reads |= found.reads
+            self.wide |= found.wide
 
 
 @functools.lru_cache(4096)
@@ -168,7 +202,8 @@ class Piece:
         """Live views of the entries, and functions that fetch them: what the quick comparison goes through."""
         table, names = self.table, self.names
         if names is None and self.length is None and not isinstance(table, CellType):
-            return ([table, table.values()] if isinstance(table, Mapping) else [table]), []
+            values = table.values() if isinstance(table, Mapping) else ()
+            return ([table, values], []) if not isinstance(values, Iterator) else ([], [lambda: self.now().values()])
         if names and isinstance(table, (dict, MappingProxyType)) and all(n in table for n in names):
             return [], [partial(itemgetter(*names, names[0]), table)]
         return [], [lambda: self.now().values()]
@@ -321,7 +356,9 @@ class Notes:
 
     def __init__(self) -> None:
         self.roots: list[tuple[Any, str]] = []
-        self.names = {"training", "forward"}        # the attributes that the code found so far names
+        # the attributes that the code found so far names; the methods of a `Function` are called unnamed
+        self.names = {"training", "forward", "backward", "vjp", "setup_context"}
+        self.wide = False                           # may it read others, too?
         self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
         self.reads: set[str] = set()                # the names that are read, and not only appended to
         self._clear()
@@ -333,6 +370,7 @@ class Notes:
         # a tensor, and at first its array, requires_grad, node and version
         self.tensors: dict[int, tuple[Any, Any, bool, Any, int]] = {}
         self.functions: list[FunctionType] = []     # of the user's
+        self.objects: list[Any] = []                # of classes of the user's
         for table in watched:
             self.add(table, None, "the hooks of all modules", counted=True)
             for hook in table.values():
@@ -341,9 +379,9 @@ class Notes:
     def walk(self, roots: list[tuple[Any, str]]) -> None:
         """Finds everything from the roots: (object, what it is called)."""
         self.roots = roots
-        count = -1
-        while count != len(self.names):             # code found late may name attributes of objects found early
-            count = len(self.names)
+        count: Any = None
+        while count != (len(self.names), self.wide):    # code found late may name attributes of objects found early
+            count = len(self.names), self.wide
             self._clear()
             for value, text in roots:
                 self.visit(value, text)
@@ -367,10 +405,12 @@ class Notes:
             self.tensors[id(t)] = t, t.array, t._requires_grad, t.node, t.array.version
             for hook in (*hooks.of(t), *post_hooks.of(t)):
                 self.visit(hook, "a hook of a tensor")
+            if "_version" in self.names:
+                self.add(Attributes(t), ("_version",), "a tensor")
 
     def visit(self, value: Any, text: str) -> None:
         """Notes what the code found so far can reach from a value."""
-        kind = type(value)
+        kind: Any = type(value)
         if kind in _ATOMS or id(value) in self.seen:
             return
         self.seen[id(value)] = value
@@ -385,43 +425,74 @@ class Notes:
             self.visit(value.__self__, text)
         elif kind is BuiltinMethodType:
             self.visit(value.__self__, text)
-        elif kind is ref:
-            self.visit(value(), text)
-        elif kind is ContextVar:
-            now = partial(value.get, None)
-            self.add(Still(value, now), ("value",), text)
-            self.visit(now(), text)
-        elif kind is partial:
+        elif isinstance(value, (partial, functools.partialmethod)):
             for part in (value.func, value.args, value.keywords):
                 self.visit(part, text)
         elif isinstance(value, property):
             self.visit(value.fget, text)
         elif isinstance(value, (staticmethod, classmethod)):
             self.visit(value.__func__, text)
+        elif kind in (attrgetter, methodcaller):
+            made = value.__reduce__()
+            self.names.update(*[n.split(".") for n in (*made[1], *getattr(made[0], "args", ())) if isinstance(n, str)])
         elif hasattr(kind, "_noted"):
+            self.objects.append(value)
             value._noted(self, text)
         elif isinstance(value, (dict, list, tuple, set, frozenset, deque)):
             self._container(value, text)
-        elif isinstance(value, np.ndarray):
-            if value.nbytes <= _BYTES:
-                self.add(Still(value, value.tobytes), ("content",), text)
-                for item in value.flat if value.dtype.hasobject else ():
-                    self.visit(item, text)
-        elif isinstance(value, (bytearray, array)):
-            if memoryview(value).nbytes <= _BYTES:
-                self.add(Still(value, partial(bytes, value)), ("content",), text)
+            if _own(kind):
+                self.object(value, text)
         elif isinstance(value, _DRAWING):
             self.drawing.append((value, text, _state(value)))
         elif isinstance(value, ModuleType):
             self._module(value, value.__name__)
         elif isinstance(value, type):
             self.members(value)
-        elif isinstance(value, Iterator) and not (_own(type(value)) or hasattr(kind, "write")):
+        elif isinstance(value, Iterator) and not (_own(kind) or hasattr(kind, "write")):
             raise RuntimeError(f"[capture] {text} is an iterator, which a replay would not advance; call next() "
                                "outside the captured function, and pass what it gives as an argument")
-        elif "__wrapped__" in getattr(value, "__dict__", ()):
+        elif not self._told(value, text):
+            self._others(value, text)
+
+    def _told(self, value: Any, text: str) -> bool:
+        """Notes what says itself what is in it, at a replay again. False for all else."""
+        kind: Any = type(value)
+        say: Callable[[], Any] | None = None
+        if kind is ref:                             # a piece keeps what it compares: only whether the object is there
+            say, count = lambda: value() is None, len(self.objects)
+            self.visit(value(), text)
+            del self.objects[count:]
+        elif kind is ContextVar:
+            say = partial(value.get, None)
+            self.visit(say(), text)
+        elif kind is _CACHED:
+            say = partial(lambda of: of.cache_info().currsize, value)
             self.visit(value.__wrapped__, text)
-        elif isinstance(value, Mapping) and not _own(type(value)):
+        elif kind.__module__ in ("queue", "_queue", "threading", "_thread"):
+            say = getattr(value, next((n for n in ("qsize", "is_set", "locked") if hasattr(kind, n)), ""), None)
+            self.object(value, text)
+        elif isinstance(value, np.ndarray):
+            if value.nbytes <= _BYTES:
+                say = value.tobytes
+                for item in value.flat if value.dtype.hasobject else ():
+                    self.visit(item, text)
+            if _own(kind):
+                self.object(value, text)
+        else:
+            try:
+                say = partial(bytes, value) if memoryview(value).nbytes <= _BYTES else None
+            except TypeError:
+                return False
+        if say is not None:
+            self.add(Still(value, say), ("content",), text)
+        return True
+
+    def _others(self, value: Any, text: str) -> None:
+        """Notes an object of another kind."""
+        kind: Any = type(value)
+        if "__wrapped__" in getattr(value, "__dict__", ()):
+            self.visit(value.__wrapped__, text)
+        elif isinstance(value, Mapping) and not _own(kind):
             self._container(value, text)
         elif kind.__module__.startswith("minigrad.distributions"):
             self._container(vars(value), text)
@@ -429,16 +500,24 @@ class Notes:
             self.object(value, text)
 
     def _module(self, value: Any, name: str) -> None:
+        table = vars(value)
         if name == "random":
             self.visit(value._inst, name)
-        elif name == "numpy" and "random" in self.names:
-            self.visit(value.random, name)
         elif name == "numpy.random":
             self.visit(value.mtrand._rand, name)
         elif name == "os" and not self.names.isdisjoint(("environ", "getenv")):
             self.visit(value.environ._data, "os.environ")
-        elif not foreign(getattr(value, "__file__", None)):
-            self._attributes(vars(value), name)
+        if not foreign(getattr(value, "__file__", None)):
+            self._attributes(table, name)
+            return
+        named = [n for n in table if n in self.names and n != "modules"]
+        inner = [n for n in named if isinstance(table[n], ModuleType)]
+        entries = [n for n in named if n not in inner]                  # functions may be replaced
+        if entries:
+            self.add(table, entries, name)
+        for n in named if not name.startswith("minigrad") else inner:
+            if n in inner or type(table[n]) in (list, dict):
+                self.visit(table[n], f"{name}.{n}")
 
     def _function(self, function: FunctionType) -> None:
         code, cells = function.__code__, function.__closure__ or ()
@@ -452,6 +531,9 @@ class Notes:
                 pass                    # not assigned yet
         self.visit(getattr(function, "__wrapped__", None), function.__name__)
         if not own:
+            if function is os.getenv:
+                self.names.add("getenv")
+                self._module(os, "os")
             return
         self.functions.append(function)
         self._attributes(function.__dict__, function.__qualname__)
@@ -459,11 +541,15 @@ class Notes:
         self.names |= found.attributes
         self.stores.update(found.stores)
         self.reads |= found.reads
+        self.wide |= found.wide
         there, known = function.__globals__, list(self.names if "globals" in found.globals else found.globals)
         for table, named in ((vars(sys.modules["builtins"]), [n for n in known if n not in there]), (there, known)):
             if named:                       # globals that are not there yet, too: one may hide a builtin
                 self.add(table, named, "the global" if table is there else "the builtin")
-        for n, value in [*[(n, there.get(n)) for n in known], *[(n, sys.modules.get(n)) for n in found.imports]]:
+        modules = [*found.imports]
+        if not _IMPORTING.isdisjoint(found.attributes):
+            modules += [*self.names, function.__module__]
+        for n, value in [*[(n, there.get(n)) for n in known], *[(n, sys.modules.get(n)) for n in modules]]:
             self.visit(value, n)
         defaults = function.__defaults__ or ()
         names = code.co_varnames[code.co_argcount - len(defaults):code.co_argcount]
@@ -481,11 +567,16 @@ class Notes:
             self.visit(item, text)
 
     def _attributes(self, table: Any, text: str) -> None:
-        """Notes the entries of a `__dict__` that code names, those too that it may get."""
+        """Notes the entries of a `__dict__` that code names, those too that it may get; all, if it computes names."""
         named = [n for n in table if n in self.names]
-        if named:
-            self.add(table, named, text)
-        self.missing(table, text)
+        if self.wide:
+            self.add(table, None, text)
+            if "__spec__" not in table:             # not a module
+                named += [n for n, v in table.items() if n not in self.names and not isinstance(v, Iterator)]
+        else:
+            if named:
+                self.add(table, named, text)
+            self.missing(table, text)
         for n in named:
             self.visit(table[n], f"{text}.{n}")
 
@@ -496,22 +587,29 @@ class Notes:
                 continue
             methods = [n for n, v in vars(base).items() if n not in _MAKERS and hasattr(v, "__get__")
                        and (n in self.names or n == "forward" or n.startswith("__"))]
-            named = [n for n, v in vars(base).items() if n in self.names and not hasattr(v, "__get__")]
+            named = [n for n, v in vars(base).items() if (n in self.names or self.wide and not n.startswith("__"))
+                     and not hasattr(v, "__get__")]
             if named or methods:
                 self.add(vars(base), [*named, *methods], base.__name__)
             if base is not cls.__mro__[-2]:         # it may get a name that hides one of its bases
                 self.missing(vars(base), base.__name__)
             for n in (*named, *methods):
                 self.visit(vars(base)[n], f"{base.__name__}.{n}")
+        kind: Any = type(cls)
+        if _own(kind):
+            self.members(kind)
 
     def object(self, value: Any, text: str) -> None:
         """Notes the attributes of an object that code names, and looks into the methods of its class."""
-        self.members(type(value))
+        kind: Any = type(value)
+        self.members(kind)
+        if _own(kind):
+            self.objects.append(value)
         table = getattr(value, "__dict__", None)
         if isinstance(table, dict):
             self._attributes(table, text)
             return
-        slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names]
+        slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names or self.wide]
         if slots:
             self.add(Attributes(value), slots, text)
             for n in slots:
@@ -582,6 +680,8 @@ class Notes:
         tensors = [n[0] for n in self.tensors.values()]
         self.pieces += [TensorHooks(tensors, None, "hooks", counted=True), Defaults((), None, "default", counted=True)]
         self.pieces.append(Functions(self.functions, None, "functions"))
+        self.pieces += [Tensors(found, "__class__", list(map(type, found)), counted) for counted in (False, True)
+                        if (found := [v for v in self.objects if hasattr(type(v), "_noted") is counted])]
         self.add(vars(devices), ("default_name",), "minigrad.devices")
         return Compared([p for p in self.pieces if not p.counted]), Compared([p for p in self.pieces if p.counted])
 

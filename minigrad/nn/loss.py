@@ -336,6 +336,7 @@ class CrossEntropyLoss(WeightedLoss):
                              reduction=self.reduction, label_smoothing=self.label_smoothing)
 
 
+@rounds_once
 def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *, linear_bias: Tensor | None = None,
                          weight: Tensor | None = None, reduction: str = "mean", ignore_index: int | None = None,
                          label_smoothing: float = 0.0, options: Any = None) -> Tensor:

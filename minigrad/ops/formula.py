@@ -123,6 +123,11 @@ def _floats(name: str, *inputs: Any) -> None:
                  NotImplementedError)
 
 
+def _float_among(name: str, *inputs: Tensor) -> None:
+    if not any([is_float(t.array.layout.dtype) for t in inputs]):
+        _floats(name, *inputs)
+
+
 def as_float(t: Any) -> Any:
     return cast(t, default_float()) if isinstance(t, Tensor) and not is_float(t.array.layout.dtype) else t
 
@@ -331,8 +336,9 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 
 @formula
 def hypot(input: Tensor, other: Tensor) -> Tensor:
-    """sqrt(input^2 + other^2); the squares do not overflow. NotImplementedError for integers and bools."""
-    _floats("hypot", input, other)
+    """sqrt(input^2 + other^2); the squares do not overflow. NotImplementedError if both are integers or
+    bools."""
+    _float_among("hypot", input, other)
     # the value does not depend on the scale, so neither do the derivatives: it is a constant
     size = maximum(abs(input.detach()), abs(other.detach()))
     scale = where(logical_and(gt(size, 0), lt(size, math.inf)), size, 1.0)
@@ -342,8 +348,8 @@ def hypot(input: Tensor, other: Tensor) -> Tensor:
 
 @formula
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
-    """log(e^input + e^other), computed without overflow. NotImplementedError for integers and bools."""
-    _floats("logaddexp", input, other)
+    """log(e^input + e^other), computed without overflow. NotImplementedError if both are integers or bools."""
+    _float_among("logaddexp", input, other)
     first = ge(input, other)
     high, low = where(first, input, other), where(first, other, input)
     done = logical_and(isinf(high), eq(low, low))       # an infinity is the result, and its gradient that of `high`

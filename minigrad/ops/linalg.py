@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.half import rounds_once
 from ..core.shape import INT64, axes_of, axis_of, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.memory import layout
@@ -680,6 +681,7 @@ def vander(x: Tensor, N: int | None = None) -> Tensor:
     return cat([add(ones, 1), cumprod(wide, -1)], -1)[..., :n]
 
 
+@rounds_once
 def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
     """The cross products of vectors in three dimensions: `dim` has size 3 in both, the other dimensions broadcast.
 

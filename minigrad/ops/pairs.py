@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.half import rounds_once
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail, is_float, promote
 from ..core.tensor import Tensor
 from .convert import cast
@@ -227,6 +228,7 @@ def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = 1, dim
 trapz = trapezoid
 
 
+@rounds_once
 def gradient(input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) -> tuple[Tensor, ...]:
     """The derivative along each of `dim` (by default all), from the differences of neighbours: central ones inside,
     one-sided ones of order `edge_order` (1 or 2) at the ends. A tuple.
@@ -294,6 +296,7 @@ def _weights(name: str, w: Tensor | None, n: int, dtype: Any) -> Tensor | None:
     return cast(through(as_reshaped, w, (n,)), dtype)
 
 
+@rounds_once
 def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
         aweights: Tensor | None = None) -> Tensor:
     """The covariance matrix of variables (rows) from observations (columns). Shapes: (v, n) -> (v, v), (n,) -> ().
@@ -325,6 +328,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
     return found if have.ndim == 2 and have.shape[0] != 1 else through(as_reshaped, found, ())
 
 
+@rounds_once
 def corrcoef(input: Tensor) -> Tensor:
     """The correlation coefficients of variables (rows) from observations (columns): the covariance divided by both
     standard deviations, in [-1, 1]. Shapes: (v, n) -> (v, v), (n,) -> ()."""

@@ -105,6 +105,8 @@ class Generator:
 
     def initial_seed(self) -> int:
         """The seed of this stream."""
+        if mode.recorder is not None:
+            mode.recorder.refuse("initial_seed()")
         return self._seed
 
     def get_state(self) -> Tensor:
@@ -158,7 +160,7 @@ class Streams:
         number, generator = self._begun.get(device) or (0, None)
         if generator is None:
             generator = Generator(device)
-        elif number == self.number or number < 0 and generator.initial_seed() != self.seed_of(number):
+        elif number == self.number or number < 0 and generator._seed != self.seed_of(number):
             return generator
         self._begun[device] = self.number, generator
         return generator._start(self.seed_of(self.number))

@@ -375,7 +375,8 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         if v.size and v.min() < 0:
             fail("bincount", "needs a vector of non-negative integers", f"{v.min()}")
         return [np.bincount(v, None, minlength).astype(np.int64)]
-    counts = _Found("bincount()", input, count).tensor(0)
+    # of a copy: NumPy checks the numbers before it counts, and another thread may write to shared memory in between
+    counts = _Found("bincount()", input.detach().clone(), count).tensor(0)
     if weights is None:
         return counts
     sums = add_at(counts.shape, cast(weights.detach(), FLOAT64), cast(input, INT64), 0)

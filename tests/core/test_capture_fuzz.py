@@ -4,6 +4,8 @@
 """
 from __future__ import annotations
 
+import contextvars
+import operator
 import re
 import sys
 import time
@@ -37,11 +39,50 @@ class Scaled(nn.Module):
         return y.abs() if self.table["flag"] else y
 
 
+class Config(dict):
+    """A dict with attributes, as configurations often are."""
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class Kind(type):
+    """A class of classes, whose property reads a table."""
+
+    power = property(lambda cls: FACTORS["power"])
+
+
+class Odd(nn.Module, metaclass=Kind):
+    """A module that reads what it does not spell out."""
+
+    def __init__(self):
+        super().__init__()
+        self.part_0, self.part_1, self.config = 1.0, 2.0, Config(rate=1.0)
+        self.gain, self.fetch = nn.Parameter(mg.ones(4)), operator.attrgetter("config.rate")
+
+    def forward(self, x):
+        y = x * self.gain * sum(getattr(self, f"part_{i}") for i in range(2)) * self.fetch(self) * type(self).power
+        return y * self.config.rate + eval("OFFSET") + LEVEL.get() + sys.modules[__name__].FACTORS["shift"]
+
+
+class Odder(Odd):
+    """Another class for the same object."""
+
+    def forward(self, x):
+        return super().forward(x) + vars(self)["part_1"]
+
+
 OFFSET = 0.0
+FACTORS = {"power": 1.0, "shift": 0.0}
+LEVEL = contextvars.ContextVar("level", default=0.0)
 MODELS = [lambda: [nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)],
           lambda: [nn.Linear(3, 4), nn.LayerNorm(4), nn.GELU(), nn.Linear(4, 2)],
           lambda: [nn.Linear(3, 4), Scaled(), nn.Linear(4, 2, bias=False)],
-          lambda: [nn.Linear(3, 4), nn.RMSNorm(4), Scaled(), nn.Dropout(0.2), nn.Linear(4, 2)]]
+          lambda: [nn.Linear(3, 4), nn.RMSNorm(4), Scaled(), nn.Dropout(0.2), nn.Linear(4, 2)],
+          lambda: [nn.Linear(3, 4), Odd(), nn.Linear(4, 2)]]
 OPTIMIZERS = [("SGD", {}), ("SGD", {"momentum": 0.9}), ("Adam", {}), ("AdamW", {}), ("RMSprop", {}), ("RMSprop", {"momentum": 0.5}),
               ("Adagrad", {})]
 OPTIONS = {"lr": [0.1, 0.01], "momentum": [0.0, 0.5, 0.9], "nesterov": [True, False], "maximize": [True, False],
@@ -182,6 +223,16 @@ def attribute(w, p, m, a, b):
          lambda: m.table.update(flag=bool(b % 2)))[a % 4]()
 
 
+def odd(w, p, m, a, b):
+    global OFFSET
+    for m in w.model:
+        if isinstance(m, Odd):
+            (lambda: setattr(m, "part_1", 1.0 + b % 3), lambda: m.config.update(rate=1.0 + b % 2), lambda: FACTORS.update(power=1.0 + b % 2),
+             lambda: FACTORS.update(shift=b % 2 * 0.5), lambda: LEVEL.set(b % 2 * 0.5), lambda: setattr(m, "__class__", (Odd, Odder)[b % 2]),
+             lambda: setattr(m, "part_2", b), lambda: setattr(m.config, "rate", b % 2 * 0.5))[a % 8]()
+    OFFSET = b % 2 * 0.25 if a % 9 == 8 else OFFSET
+
+
 def hook(w, p, m, a, b):
     kinds = [lambda: m.register_forward_hook(doubled), lambda: m.register_forward_pre_hook(lambda m, args: (args[0] + 1,)),
              lambda: p.register_hook(doubled), lambda: w.optimizer.register_step_pre_hook(lambda o, args, kw: p.mul_(0.5) and None),
@@ -231,7 +282,7 @@ def kept(w, p, m, a, b):
 
 
 CHANGES = {"option": option, "regroup": regroup, "attribute": attribute, "hook": hook, "rebound": rebound, "grads": grads,
-           "state": state, "kept": kept,
+           "state": state, "kept": kept, "odd": odd,
            "freeze": lambda w, p, m, a, b: (p if a % 2 else m).requires_grad_(bool(b % 2)),
            "mode": lambda w, p, m, a, b: (m if a % 2 else w.model).train(bool(b % 2)),
            "schedule": lambda w, p, m, a, b: w.scheduler.step(),
@@ -255,6 +306,9 @@ def run(seed, verbose=False):
     config, actions = script(seed)
     worlds = [World(config, wrap) for wrap in (lambda f: f, mg.capture)]
     states = [generator().get_state()] * 2
+    global OFFSET
+    OFFSET, _ = 0.0, FACTORS.update(power=1.0, shift=0.0)
+    LEVEL.set(0.0)
     try:
         for step, (name, a, b) in enumerate(actions):
             seen = []

@@ -148,7 +148,10 @@ SEVERAL = {
     "einsum": lambda a, b: mg.einsum("ij,kj,kj->ik", a, b, b), "kl_div": lambda a, b: F.kl_div(a, b.abs(), reduction="sum"),
     "batchmean": lambda a, b: F.kl_div(a, b, reduction="batchmean", log_target=True), "nll_loss": lambda a, b: F.nll_loss(a, mg.arange(6), b[0].abs()),
     "huber_loss": lambda a, b: F.huber_loss(a, b, weight=b.abs()), "normalize": lambda a, b: F.normalize(a, 3.0), "index_add": lambda a, b: mg.index_add(a, 0, mg.tensor([0, 0, 1]), b[:3], alpha=0.3),
-    "add": lambda a, b: mg.add(a, b, alpha=0.3), "div": lambda a, b: mg.div(a, b, rounding_mode="floor"), "power": lambda a, b: a.abs() ** 1.7, "number": lambda a, b: 0.3 / a}
+    "add": lambda a, b: mg.add(a, b, alpha=0.3), "div": lambda a, b: mg.div(a, b, rounding_mode="floor"), "power": lambda a, b: a.abs() ** 1.7, "number": lambda a, b: 0.3 / a,
+    "cov": lambda a, b: mg.cov(a, aweights=b[0].abs()), "corrcoef": lambda a, b: mg.corrcoef(a), "cross": lambda a, b: mg.linalg.cross(a[:, :3], b[:, :3]),
+    "gradient": lambda a, b: mg.gradient(a, spacing=(0.3, mg.arange(9).square()), edge_order=2)[1], "linear_cross_entropy": lambda a, b: F.linear_cross_entropy(a, b, mg.arange(6)),
+    "hypot": lambda a, b: mg.hypot(a, mg.arange(9)), "logaddexp": lambda a, b: mg.logaddexp(mg.arange(9), a)}
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

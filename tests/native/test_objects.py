@@ -278,7 +278,7 @@ def embedding():
 uses = [lambda: w[i], embedding, lambda: mg.index_add(w.detach(), 0, i, mg.ones(1_000_000, 4)), lambda: mg.take(line, i), lambda: mg.gather(square, 0, i[:, None]),
         lambda: mg.zeros(50, 1).scatter(0, i[:, None], square), lambda: mg.zeros(50).scatter_add(0, i, line), lambda: mg.index_select(w, 0, i),
         lambda: F.one_hot(i, 50), lambda: F.cross_entropy(mg.ones(1_000_000, 3), i), lambda: mg.zeros(50).__setitem__(i, line),
-        lambda: mg.zeros(4, 50).__setitem__((slice(None), i), 1.0)]
+        lambda: mg.zeros(4, 50).__setitem__((slice(None), i), 1.0), lambda: mg.bincount(i)]
 done = False
 def change():
     for value in itertools.cycle((0, 10**12, 0, -10**12)):          # threads take turns at the end of this loop's body
@@ -293,7 +293,7 @@ while time.monotonic() < begin + 4 or min(seen.values()) < 10 and time.monotonic
         try:
             use()
             seen["right"] += 1
-        except (IndexError, RuntimeError, ValueError) as error:
+        except (IndexError, RuntimeError, ValueError, MemoryError) as error:
             seen["IndexError"] += 1
 done = True
 assert min(seen.values()) >= 10, seen
