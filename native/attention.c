@@ -2,7 +2,7 @@
 /* Scaled dot-product attention and its backward for `items` independent problems: out = softmax(scale q k^T + mask) v.
  *
  *   q [rows, depth]   k [keys, depth]   v [keys, value_depth]   out [rows, value_depth]   lse [rows]
- *   rows of q, k, v are q_row, k_row, v_row elements apart (heads of one projection), the others adjacent
+ *   rows of q, k, v, out and the gradients are q_row, ... elements apart (heads of one projection), others adjacent
  *
  *   for i in rows:
  *     s_j = scale q_i . k_j + bias_ij                  -inf where not allowed, or j > i and causal
@@ -57,18 +57,32 @@ typedef struct {
   const int64_t *table;
   Stream stream;
   uint64_t limit;                              /* dropped: random word < limit; 0 without dropout */
-  int64_t rows, keys, depth, value_depth, q_row, k_row, v_row, mask_row, mask_key;
+  int64_t rows, keys, depth, value_depth, q_row, k_row, v_row, out_row, gq_row, gk_row, gv_row, mask_row, mask_key;
   int causal;
   T scale, step, keep;                         /* step: scale log2 e; keep: what dropout multiplies with */
 } job;
 
-/* One of `items`: where its operands are, and its number. */
-typedef struct { const T *q, *k, *v, *bias; const uint8_t *allowed; int64_t number; } item;
+/* One of `items`: where its operands and results are, and its number. */
+typedef struct {
+  const T *q, *k, *v, *bias, *gout;
+  const uint8_t *allowed;
+  T *out, *gq, *gk, *gv;
+  int64_t number;
+} item;
 
 static item item_of(const job *x, int64_t n) {
-  const int64_t *at = x->table + 4 * n;
-  return (item){
-      x->q + at[0], x->k + at[1], x->v + at[2], x->bias ? x->bias + at[3] : 0, x->allowed ? x->allowed + at[3] : 0, n};
+  const int64_t *at = x->table + 8 * n;
+  return (item){.q = x->q + at[0],
+                .k = x->k + at[1],
+                .v = x->v + at[2],
+                .bias = x->bias ? x->bias + at[3] : 0,
+                .allowed = x->allowed ? x->allowed + at[3] : 0,
+                .out = x->out + at[4],
+                .gout = x->gout ? x->gout + at[4] : 0,
+                .gq = x->gq ? x->gq + at[5] : 0,
+                .gk = x->gk ? x->gk + at[6] : 0,
+                .gv = x->gv ? x->gv + at[7] : 0,
+                .number = n};
 }
 
 /* First row of tile t when m rows are cut into the fewest tiles. */
@@ -150,6 +164,17 @@ NOINLINE const T *whole_rows(T *to, const T *x, int64_t across, int64_t n, int64
   const int64_t down = round_up(width, VL);
   for (int64_t i = 0; i < n; i++) EACH_VECTOR(j, k, width, vstore(to + i * down + j, load_n(x + i * across + j, k)););
   return to;
+}
+
+/* Results are summed in adjacent rows, too: in their place where it is such, else in `room`, from where rows_apart puts
+ * them there. */
+static T *summed(T *place, int64_t across, int64_t width, T *room) { return place && across != width ? room : place; }
+static int64_t apart(const T *place, int64_t across, int64_t n, int64_t width) {
+  return place && across != width ? n * width : 0;                               /* elements of that room */
+}
+NOINLINE void rows_apart(T *to, int64_t across, const T *x, int64_t n, int64_t width) {
+  for (int64_t i = 0; to != x && i < n; i++)
+    EACH_VECTOR(j, k, width, store_n(to + i * across + j, load_n(x + i * width + j, k), k););
 }
 
 /* ---- rows of scores ----
@@ -255,7 +280,7 @@ NOINLINE void plain_forward(const job *x, const item *at, int64_t i) {
     double sum = 0;
     for (int64_t j = 0; j < x->keys; j++)
       if (w[j] != -1) sum += w[j] * factor[j] * at->v[j * x->v_row + c];
-    x->out[row * x->value_depth + c] = (T)sum;
+    at->out[i * x->out_row + c] = (T)sum;
   }
   const T none = x->lse[row] == x->lse[row] ? 0 : x->lse[row];       /* NaN stays in its whole row */
   for (int64_t j = 0; x->weights && j < x->keys; j++)
@@ -267,17 +292,15 @@ static void add_scaled(T *to, double factor, const T *x, int64_t n) {
 }
 static void set_zero(T *p, int64_t n) { if (p) memset(p, 0, (size_t)n * sizeof(T)); }
 
-/* all gradients of an item */
-NOINLINE void plain_backward(const job *x, const item *at) {
+/* all gradients of an item, in adjacent rows */
+NOINLINE void plain_backward(const job *x, const item *at, T *gq, T *gk, T *gv) {
   const int64_t rows = x->rows, keys = x->keys, depth = x->depth, width = x->value_depth;
   double *w = mg_scratch(1, (size_t)keys * (sizeof(double) + sizeof(T)));
   if (!w) return;
   T *factor = (T *)(w + keys);
-  T *gq = x->gq ? x->gq + at->number * rows * depth : 0, *gk = x->gk ? x->gk + at->number * keys * depth : 0;
-  T *gv = x->gv ? x->gv + at->number * keys * width : 0;
   set_zero(gq, rows * depth), set_zero(gk, keys * depth), set_zero(gv, keys * width);
   for (int64_t i = 0; i < rows; i++) {
-    const T *g = x->gout + (at->number * rows + i) * width, *out = x->out + (at->number * rows + i) * width;
+    const T *g = at->gout + i * x->out_row, *out = at->out + i * x->out_row;
     double sum = 0;
     for (int64_t c = 0; c < width; c++) sum += (double)g[c] * (double)out[c];
     plain_weights(x, at, w, factor, i);
@@ -307,7 +330,7 @@ static int is_huge(T logit) { return MATH(fabs)(logit) > HUGE_SCORE; }
 /* Turns R rows of scores, from row i on, keys [j, j + n), into exponentials. top and sum are those of the rows so far.
  * Several rows go side by side, so that their horizontal maxima and sums overlap. Maxima are those of the logits, in
  * units of log 2; a plain logit is a multiple of the score and is not stored. */
-INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int64_t i, int64_t j, int64_t n,
+INLINE void exponentials(const job *x, const item *at, T *s, T *out, T *top, T *sum, int64_t i, int64_t j, int64_t n,
                          const int R, const int plain) {
   const int64_t row0 = at->number * x->rows + i;
   row_mask mask[4];
@@ -341,9 +364,9 @@ INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int
   for (int r = 0; r < R; r++) {
     if (j > 0 && high[r] != top[r]) {
       const V shrink = vexp2_down(vset(top[r] - shift[r]));
-      T *out = x->out + (row0 + r) * x->value_depth;
+      T *y = out + r * x->value_depth;
       sum[r] *= shrink[0];
-      EACH_VECTOR(c, k, x->value_depth, store_n(out + c, load_n(out + c, k) * shrink, k););
+      EACH_VECTOR(c, k, x->value_depth, store_n(y + c, load_n(y + c, k) * shrink, k););
     }
     sum[r] += added[r];
     top[r] = high[r];
@@ -351,13 +374,14 @@ INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int
   }
 }
 
-/* rows [i, i + m), m <= QUERIES; s: a block; q: those rows, with step `across`; strips of k; rows of v with step
- * `down` */
+/* rows [i, i + m), m <= QUERIES; s: a block, behind it room for sums; q: those rows, with step `across`; strips of k;
+ * rows of v with step `down` */
 static void forward_block(const job *x, const item *at, T *s, const T *q, int64_t across, const T *strips, const T *v,
                           int64_t down, int64_t i, int64_t m) {
   const int64_t width = x->value_depth, row0 = at->number * x->rows + i, all = seen(x, i + m, 0, x->keys);
   const int plain = is_plain(x);
-  T *out = x->out + row0 * width, top[QUERIES], sum[QUERIES], parts[QUERIES];
+  T *place = at->out + i * x->out_row, *out = summed(place, x->out_row, width, s + QUERIES * KEYS);
+  T top[QUERIES], sum[QUERIES], parts[QUERIES];
   for (int64_t r = 0; r < m; r++) top[r] = -INFINITY, sum[r] = 0;
   for (int64_t j = 0; j < all; j += KEYS) {
     const int64_t n = MIN(KEYS, all - j);
@@ -366,8 +390,8 @@ static void forward_block(const job *x, const item *at, T *s, const T *q, int64_
       four = plain && r + 4 <= m;
       while (end < r + (four ? 4 : 1)) end = first_of(m, ++tile);           /* the product reads what its tile sees */
       const int64_t used = seen(x, i + end, j, n);
-      if (four) exponentials(x, at, s + r * KEYS, top + r, sum + r, i + r, j, used, 4, 1);
-      else exponentials(x, at, s + r * KEYS, top + r, sum + r, i + r, j, used, 1, plain);
+      if (four) exponentials(x, at, s + r * KEYS, out + r * width, top + r, sum + r, i + r, j, used, 4, 1);
+      else exponentials(x, at, s + r * KEYS, out + r * width, top + r, sum + r, i + r, j, used, 1, plain);
     }
     weigh(x, out, width, s, v + j * down, down, i, m, j, n, j > 0);
   }
@@ -382,7 +406,7 @@ static void forward_block(const job *x, const item *at, T *s, const T *q, int64_
     const T part = parts[r];
     EACH_VECTOR(c, k, width,
       const V y = load_n(out + r * width + c, k) * part;
-      store_n(out + r * width + c, y, k);
+      store_n(place + r * x->out_row + c, y, k);
       odd = vfma(y, vzero(), odd););
     huge |= is_huge(top[r]);
     if (!x->weights) continue;
@@ -397,7 +421,7 @@ static void forward_block(const job *x, const item *at, T *s, const T *q, int64_
   }
   if (__builtin_expect(!huge && !(is_masked(x) && vsum(odd) != 0), 1)) return;
   for (int64_t r = 0; r < m; r++)
-    if (is_huge(top[r]) || (is_masked(x) && has_nan(out + r * width, width))) plain_forward(x, at, i + r);
+    if (is_huge(top[r]) || (is_masked(x) && has_nan(place + r * x->out_row, width))) plain_forward(x, at, i + r);
 }
 
 static int64_t chunks(const job *x) { return (x->rows + ROWS_PER_THREAD - 1) / ROWS_PER_THREAD; }
@@ -409,14 +433,16 @@ static void forward_units(void *context, int64_t begin, int64_t end) {
     const int64_t first = unit % chunks(x) * ROWS_PER_THREAD, last = MIN(first + ROWS_PER_THREAD, x->rows),
                   all = seen(x, last, 0, x->keys);
     const int64_t packed = round_up(all, GEMM_STRIP) * x->depth, v_room = room(x->v_row, all, x->value_depth);
-    const int64_t apart = x->q_row != x->depth, across = apart ? round_up(x->depth, VL) : x->depth;
-    T *s = mg_scratch(0, (size_t)(QUERIES * KEYS + packed + v_room + apart * ROWS_PER_THREAD * across) * sizeof(T)),
-      *strips = s + QUERIES * KEYS;
+    const int64_t far = x->q_row != x->depth, across = far ? round_up(x->depth, VL) : x->depth;
+    const int64_t sums = apart(x->out, x->out_row, QUERIES, x->value_depth);
+    const int64_t q_room = far * ROWS_PER_THREAD * across;
+    T *s = mg_scratch(0, (size_t)(QUERIES * KEYS + sums + packed + v_room + q_room) * sizeof(T)),
+      *strips = s + QUERIES * KEYS + sums;
     if (!s) return;
     pack_strips(strips, at.k, x->k_row, all, x->keys, x->depth);
     const T *v = whole_rows(strips + packed, at.v, x->v_row, all, x->value_depth);
     const T *q = at.q + first * x->q_row;
-    if (apart) q = whole_rows(strips + packed + v_room, q, x->q_row, last - first, x->depth);
+    if (far) q = whole_rows(strips + packed + v_room, q, x->q_row, last - first, x->depth);
     for (int64_t i = first; i < last; i += QUERIES)
       forward_block(x, &at, s, q + (i - first) * across, across, strips, v, round_up(x->value_depth, VL), i,
                     MIN(QUERIES, last - i));
@@ -425,8 +451,8 @@ static void forward_units(void *context, int64_t begin, int64_t end) {
 
 static job job_of(const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed, const int64_t *stream,
                   const int64_t *table, int64_t rows, int64_t keys, int64_t depth, int64_t value_depth,
-                  int64_t q_row, int64_t k_row, int64_t v_row, int64_t mask_row, int64_t mask_key, int64_t causal,
-                  double scale, double p) {
+                  int64_t q_row, int64_t k_row, int64_t v_row, int64_t out_row, int64_t gq_row, int64_t gk_row,
+                  int64_t gv_row, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p) {
   job x = {.q = q,
            .k = k,
            .v = v,
@@ -440,6 +466,10 @@ static job job_of(const T *q, const T *k, const T *v, const T *bias, const uint8
            .q_row = q_row,
            .k_row = k_row,
            .v_row = v_row,
+           .out_row = out_row,
+           .gq_row = gq_row,
+           .gk_row = gk_row,
+           .gv_row = gv_row,
            .mask_row = mask_row,
            .mask_key = mask_key,
            .causal = causal != 0,
@@ -456,10 +486,11 @@ static job job_of(const T *q, const T *k, const T *v, const T *bias, const uint8
 void FN(attention_forward)(T *out, T *lse, T *weights, const T *q, const T *k, const T *v, const T *bias,
                            const uint8_t *allowed, const int64_t *stream, const int64_t *table, int64_t items,
                            int64_t rows, int64_t keys, int64_t depth, int64_t value_depth, int64_t q_row,
-                           int64_t k_row, int64_t v_row, int64_t mask_row, int64_t mask_key, int64_t causal,
-                           double scale, double p) {
-  job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, q_row, k_row, v_row, mask_row,
-                 mask_key, causal, scale, p);
+                           int64_t k_row, int64_t v_row, int64_t out_row, int64_t gq_row, int64_t gk_row,
+                           int64_t gv_row, int64_t mask_row, int64_t mask_key, int64_t causal, double scale,
+                           double p) {
+  job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, q_row, k_row, v_row, out_row,
+                 gq_row, gk_row, gv_row, mask_row, mask_key, causal, scale, p);
   x.out = out, x.lse = lse, x.weights = weights;
   mg_parallel(items * chunks(&x), grain(items * chunks(&x), MIN(rows, ROWS_PER_THREAD) * keys), forward_units, &x);
 }
@@ -501,26 +532,29 @@ static void backward_items(void *context, int64_t begin, int64_t end) {
   const int64_t down = round_up(depth, VL), vdown = round_up(width, VL), columns = round_up(keys, GEMM_STRIP);
   for (int64_t unit = begin; unit < end; unit++) {
     const item at = item_of(x, unit);
-    const T *gout = x->gout + unit * rows * width, *out = x->out + unit * rows * width;
     const int64_t q_room = room(x->q_row, rows, depth), k_room = room(x->k_row, keys, depth);
-    T *w = mg_scratch(0, (size_t)(2 * QUERIES * KEYS + columns * (depth + width) + q_room + k_room +
-                                  room(width, rows, width) + round_up(rows, VL)) *
-                             sizeof(T));
+    const int64_t g_room = room(x->out_row, rows, width), gq_room = apart(at.gq, x->gq_row, rows, depth);
+    const int64_t gk_room = apart(at.gk, x->gk_row, keys, depth), gv_room = apart(at.gv, x->gv_row, keys, width);
+    const int64_t rooms = q_room + k_room + g_room + gq_room + gk_room + gv_room;
+    T *w = mg_scratch(
+        0, (size_t)(2 * QUERIES * KEYS + columns * (depth + width) + round_up(rows, VL) + rooms) * sizeof(T));
     if (!w) return;
     T *d = w + QUERIES * KEYS, *k_strips = d + QUERIES * KEYS, *v_strips = k_strips + columns * depth;
     T *sums = v_strips + columns * width, *rest = sums + round_up(rows, VL);
     const T *q_rows = whole_rows(rest, at.q, x->q_row, rows, depth);
     const T *k_rows = whole_rows(rest + q_room, at.k, x->k_row, keys, depth);
-    const T *g_rows = whole_rows(rest + q_room + k_room, gout, width, rows, width);
+    const T *g_rows = whole_rows(rest + q_room + k_room, at.gout, x->out_row, rows, width);
+    rest += q_room + k_room + g_room;
+    T *gq = summed(at.gq, x->gq_row, depth, rest), *gk = summed(at.gk, x->gk_row, depth, rest + gq_room);
+    T *gv = summed(at.gv, x->gv_row, width, rest + gq_room + gk_room);
     pack_strips(k_strips, at.k, x->k_row, keys, keys, depth);
     pack_strips(v_strips, at.v, x->v_row, keys, keys, width);
     for (int64_t i = 0; i < rows; i++) {
+      const T *g = at.gout + i * x->out_row, *y = at.out + i * x->out_row;
       V sum = vzero();
-      EACH_VECTOR(c, k, width, sum = vfma(load_n(gout + i * width + c, k), load_n(out + i * width + c, k), sum););
+      EACH_VECTOR(c, k, width, sum = vfma(load_n(g + c, k), load_n(y + c, k), sum););
       sums[i] = vsum(sum);
     }
-    T *gq = x->gq ? x->gq + unit * rows * depth : 0, *gk = x->gk ? x->gk + unit * keys * depth : 0;
-    T *gv = x->gv ? x->gv + unit * keys * width : 0;
     if (x->causal && keys > rows) {            /* keys that no row sees */
       if (gk) memset(gk + rows * depth, 0, (size_t)((keys - rows) * depth) * sizeof(T));
       if (gv) memset(gv + rows * width, 0, (size_t)((keys - rows) * width) * sizeof(T));
@@ -530,7 +564,7 @@ static void backward_items(void *context, int64_t begin, int64_t end) {
       for (int64_t i = x->causal ? j / QUERIES * QUERIES : 0; i < rows; i += QUERIES) {
         const int64_t m = MIN(QUERIES, rows - i);
         scores(x, w, q_rows + i * down, down, depth, k_strips, i, m, j, n);
-        scores(x, d, gout + i * width, width, width, v_strips, i, m, j, n);
+        scores(x, d, g_rows + i * vdown, vdown, width, v_strips, i, m, j, n);
         backward_rows(x, &at, w, d, sums, i, m, j, n);
         if (gv) weigh_back(x, gv + j * width, width, w, g_rows + i * vdown, vdown, i, m, j, n);
         if (gk) weigh_back(x, gk + j * depth, depth, d, q_rows + i * down, down, i, m, j, n);
@@ -540,17 +574,21 @@ static void backward_items(void *context, int64_t begin, int64_t end) {
     int wrong = is_masked(x) && (has_nan(gq, gq ? rows * depth : 0) || has_nan(gk, gk ? keys * depth : 0) ||
                                  has_nan(gv, gv ? keys * width : 0));
     for (int64_t i = 0; i < rows; i++) wrong |= x->lse[unit * rows + i] < INFINITY && is_huge(x->lse[unit * rows + i]);
-    if (wrong) plain_backward(x, &at);
+    if (wrong) plain_backward(x, &at, gq, gk, gv);
+    if (gq) rows_apart(at.gq, x->gq_row, gq, rows, depth);
+    if (gk) rows_apart(at.gk, x->gk_row, gk, keys, depth);
+    if (gv) rows_apart(at.gv, x->gv_row, gv, keys, width);
   }
 }
 
 void FN(attention_backward)(T *gq, T *gk, T *gv, const T *gout, const T *out, const T *lse, const T *q, const T *k,
                             const T *v, const T *bias, const uint8_t *allowed, const int64_t *stream,
                             const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth,
-                            int64_t value_depth, int64_t q_row, int64_t k_row, int64_t v_row, int64_t mask_row,
-                            int64_t mask_key, int64_t causal, double scale, double p) {
-  job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, q_row, k_row, v_row, mask_row,
-                 mask_key, causal, scale, p);
+                            int64_t value_depth, int64_t q_row, int64_t k_row, int64_t v_row, int64_t out_row,
+                            int64_t gq_row, int64_t gk_row, int64_t gv_row, int64_t mask_row, int64_t mask_key,
+                            int64_t causal, double scale, double p) {
+  job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, q_row, k_row, v_row, out_row,
+                 gq_row, gk_row, gv_row, mask_row, mask_key, causal, scale, p);
   x.gq = gq, x.gk = gk, x.gv = gv, x.gout = gout, x.out = (T *)out, x.lse = (T *)lse;
   mg_parallel(items, grain(items, rows * keys), backward_items, &x);
 }

@@ -271,9 +271,10 @@ KERNEL(REAL, cross_entropy_backward,
     int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing)
 
 /* ---- attention.c ---- */
-/* softmax(scale q k^T + mask) v for `items` problems. table: int64[items][4], the elements at which q [rows, depth],
- * k [keys, depth], v [keys, value_depth] and the mask of an item begin; their rows are q_row, k_row, v_row elements
- * apart. out [items, rows, value_depth], lse [items, rows] and all other arrays are contiguous. The mask is `bias`
+/* softmax(scale q k^T + mask) v for `items` problems. table: int64[items][8], the elements at which q [rows, depth],
+ * k [keys, depth], v [keys, value_depth], the mask, out [rows, value_depth] and the gradients gq, gk, gv of an item
+ * begin; gout begins where out does. Their rows are q_row, k_row, v_row, out_row (also gout's), gq_row, gk_row, gv_row
+ * elements apart. lse [items, rows] and all other arrays are contiguous. The mask is `bias`
  * (added) or `allowed` (0: left out), at row * mask_row + key * mask_key, where mask_key is 0 or 1; both may be null.
  * stream: a Philox state, or null without dropout; a weight is dropped if word (item * rows + row) * keys + key is
  * below p * 2^32. weights [items, rows, keys] may be null; gradients that are null are not computed. All sizes are at
@@ -281,13 +282,13 @@ KERNEL(REAL, cross_entropy_backward,
 KERNEL(REAL, attention_forward,
     T *out, T *lse, T *weights, const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed,
     const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth,
-    int64_t value_depth, int64_t q_row, int64_t k_row, int64_t v_row, int64_t mask_row, int64_t mask_key,
-    int64_t causal, double scale, double p)
+    int64_t value_depth, int64_t q_row, int64_t k_row, int64_t v_row, int64_t out_row, int64_t gq_row, int64_t gk_row,
+    int64_t gv_row, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p)
 KERNEL(REAL, attention_backward,
     T *gq, T *gk, T *gv, const T *gout, const T *out, const T *lse, const T *q, const T *k, const T *v, const T *bias,
     const uint8_t *allowed, const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys,
-    int64_t depth, int64_t value_depth, int64_t q_row, int64_t k_row, int64_t v_row, int64_t mask_row,
-    int64_t mask_key, int64_t causal, double scale, double p)
+    int64_t depth, int64_t value_depth, int64_t q_row, int64_t k_row, int64_t v_row, int64_t out_row, int64_t gq_row,
+    int64_t gk_row, int64_t gv_row, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p)
 
 /* ---- loss.c ---- */
 /* elementwise loss and its reduction (0 none: loss [n]; 1 mean, 2 sum: loss [1]); gloss has the shape of loss.

@@ -175,12 +175,12 @@ __device__ __forceinline__ bool is_odd(T v) { return !(v - v == 0); }           
 
 #define OPERANDS const STORED *q, const STORED *k, const STORED *v, const STORED *bias, const uint8_t *allowed, \
     const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth, \
-    int64_t value_depth, int64_t q_row, int64_t k_row, int64_t v_row, int64_t mask_row, int64_t mask_key, \
-    int64_t causal, double scale, double p
+    int64_t value_depth, int64_t q_row, int64_t k_row, int64_t v_row, int64_t out_row, int64_t gq_row, int64_t gk_row, \
+    int64_t gv_row, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p
 // By one thread, into shared memory: registers are for the tiles.
 __device__ __forceinline__ void set(Item &x, int64_t number, OPERANDS) {
   if (thread()) return;
-  const int64_t *at = table + 4 * number;
+  const int64_t *at = table + 8 * number;
   x.q = Matrix{q + at[0], q_row, rows, depth}, x.k = Matrix{k + at[1], k_row, keys, depth};
   x.v = Matrix{v + at[2], v_row, keys, value_depth};
   x.bias = bias ? bias + at[3] : 0, x.allowed = allowed ? allowed + at[3] : 0, x.stream = stream;
@@ -189,7 +189,7 @@ __device__ __forceinline__ void set(Item &x, int64_t number, OPERANDS) {
   x.limit = stream ? threshold(p) : 0, x.keep = p < 1 ? (T)(1 / (1 - p)) : T(0);
 }
 #define THE_OPERANDS q, k, v, bias, allowed, stream, table, items, rows, keys, depth, value_depth, q_row, k_row, \
-    v_row, mask_row, mask_key, causal, scale, p
+    v_row, out_row, gq_row, gk_row, gv_row, mask_row, mask_key, causal, scale, p
 
 // ---- the plain loop, in double: a block for a row ----
 
@@ -269,8 +269,9 @@ union Memory {                             // never both at once
 
 // ---- forward ----
 
-// out, lse and weights are those of the item
-__device__ __forceinline__ void plain_forward(const Item &x, T *out, T *lse, T *weights, int64_t i, Plain &m) {
+// out (rows out_row apart), lse and weights are those of the item
+__device__ __forceinline__ void plain_forward(const Item &x, T *out, int64_t out_row, T *lse, T *weights, int64_t i,
+                                              Plain &m) {
   const PlainRow row(x, i, m.of_warp);
   const T own = row.lse(), none = own == own ? T(0) : own;         // NaN stays in its whole row
   if (thread() == 0) lse[i] = own;
@@ -281,7 +282,7 @@ __device__ __forceinline__ void plain_forward(const Item &x, T *out, T *lse, T *
     each_used(x, i, m.numbers, m.used, weight, [&](int64_t j, double w) {
       if (c < x.v.width) sum += w * (double)x.v(j, c);
     });
-    if (c < x.v.width) out[i * x.v.width + c] = (T)sum;
+    if (c < x.v.width) out[i * out_row + c] = (T)sum;
   }
   if (!weights) return;
   for (int64_t j = thread(); j < x.keys; j += THREADS) weights[i * x.keys + j] = x.uses(i, j) ? (T)weight(j) : none;
@@ -321,8 +322,8 @@ __device__ __forceinline__ void powers(const Item &x, Softmax &of, Scores &s, Li
 
 // What is left when all keys are seen, up to `all`: the division, lse, the weights. A warp for a row. flag[row]: must
 // the row be done again?
-__device__ __forceinline__ void finish(const Item &x, const T *of_top, const T *of_sum, T *out, T *lse, T *weights,
-                                       int64_t i0, int64_t all, int *flag) {
+__device__ __forceinline__ void finish(const Item &x, const T *of_top, const T *of_sum, T *out, int64_t out_row, T *lse,
+                                       T *weights, int64_t i0, int64_t all, int *flag) {
   const int lane = thread() % 32;
   for (int r = thread() / 32; r < TILE; r += THREADS / 32) {
     const int64_t row = i0 + r, width = x.v.width;
@@ -330,7 +331,7 @@ __device__ __forceinline__ void finish(const Item &x, const T *of_top, const T *
     const T top = of_top[r], part = none ? T(0) : 1 / of_sum[r];
     T odd = 0;                                                     // NaN if there is inf or NaN
     if (row < x.rows) {
-      T *y = out + row * width, *w = weights ? weights + row * x.keys : 0;
+      T *y = out + row * out_row, *w = weights ? weights + row * x.keys : 0;
 #pragma unroll 1
       for (int64_t c = lane; c < width; c += 32) y[c] *= part, odd += y[c] - y[c];
 #pragma unroll 1
@@ -357,7 +358,7 @@ KERNEL(attention_forward)(T *out, T *lse, T *weights, OPERANDS) {
     __syncthreads();
     set(x, number, THE_OPERANDS);
     __syncthreads();
-    T *own = out + number * rows * value_depth, *own_weights = weights ? weights + number * rows * keys : 0;
+    T *own = out + table[8 * number + 4], *own_weights = weights ? weights + number * rows * keys : 0;
     const int64_t all = causal && i0 + TILE < keys ? i0 + TILE : keys;
     Softmax of;
     for (int i = 0; i < MICRO; i++) of.top[i] = -INFINITY, of.sum[i] = of.shrink[i] = 0;
@@ -367,7 +368,7 @@ KERNEL(attention_forward)(T *out, T *lse, T *weights, OPERANDS) {
       powers(x, of, s, tile, own_weights, i0, j0);
       weigh(m.chunks, tile, x.v, j0, [&](int i, int64_t column, T v) {
         const int64_t row = i0 + threadIdx.y * MICRO + i;
-        T *to = own + row * value_depth + column;
+        T *to = own + row * out_row + column;
         if (row < rows) *to = j0 ? *to * of.shrink[i] + v : v;
       });
     }
@@ -376,10 +377,10 @@ KERNEL(attention_forward)(T *out, T *lse, T *weights, OPERANDS) {
       for (int i = 0; i < MICRO; i++)
         of_top[threadIdx.y * MICRO + i] = of.top[i], of_sum[threadIdx.y * MICRO + i] = of.sum[i];
     __syncthreads();
-    finish(x, of_top, of_sum, own, lse + number * rows, own_weights, i0, all, flag);
+    finish(x, of_top, of_sum, own, out_row, lse + number * rows, own_weights, i0, all, flag);
     __syncthreads();
     for (int r = 0; r < TILE; r++)
-      if (flag[r]) plain_forward(x, own, lse + number * rows, own_weights, i0 + r, m.plain);
+      if (flag[r]) plain_forward(x, own, out_row, lse + number * rows, own_weights, i0 + r, m.plain);
     __syncthreads();
   }
 }
@@ -409,10 +410,11 @@ struct Outputs {
   }
 };
 __device__ __forceinline__ void set(Outputs &of, int64_t number, const STORED *gout, const T *out, const T *lse,
-                                    int64_t rows, int64_t width) {
+                                    const int64_t *table, int64_t rows, int64_t width, int64_t out_row) {
   if (thread()) return;
-  of.g = Matrix{gout + number * rows * width, width, rows, width};
-  of.y = MatrixOf<T>{out + number * rows * width, width, rows, width};
+  const int64_t at = table[8 * number + 4];
+  of.g = Matrix{gout + at, out_row, rows, width};
+  of.y = MatrixOf<T>{out + at, out_row, rows, width};
   of.lse = lse + number * rows;
 }
 __device__ __forceinline__ bool again(T lse) { return lse < INFINITY && is_huge(lse); }
@@ -443,8 +445,8 @@ __device__ __forceinline__ void weights_back(const Item &x, const Outputs &of, C
 }
 
 // gk and gv of a tile of keys, one row after the other, for TILE columns at a time: in sum_k and sum_v [key][column]
-__device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, PARAM *gk, PARAM *gv, int64_t j0,
-                                           Plain &m, Lines *sum_k, Lines *sum_v) {
+__device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, PARAM *gk, PARAM *gv, int64_t gk_row,
+                                           int64_t gv_row, int64_t j0, Plain &m, Lines *sum_k, Lines *sum_v) {
   for (int64_t from = 0; from < x.k.width || from < x.v.width; from += TILE) {
     const auto each = [&](auto f) {        // f(key of the tile, column of the tile, column)
 #pragma unroll 1
@@ -477,8 +479,8 @@ __device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, PAR
       });
     }
     each([&](int c, int at, int64_t column) {
-      if (gk && column < x.k.width) gk[(j0 + c) * x.k.width + column] = sum_k[c][at];
-      if (gv && column < x.v.width) gv[(j0 + c) * x.v.width + column] = sum_v[c][at];
+      if (gk && column < x.k.width) gk[(j0 + c) * gk_row + column] = sum_k[c][at];
+      if (gv && column < x.v.width) gv[(j0 + c) * gv_row + column] = sum_v[c][at];
     });
   }
 }
@@ -497,15 +499,15 @@ KERNEL(attention_backward)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED *gout, 
     const int64_t number = unit / tiles, j0 = (unit - number * tiles) * TILE, begin = causal ? j0 : 0;
     __syncthreads();
     set(x, number, THE_OPERANDS);
-    set(of, number, gout, out, lse, rows, value_depth);
+    set(of, number, gout, out, lse, table, rows, value_depth, out_row);
     __syncthreads();
-    PARAM *own_k = gk ? gk + number * keys * depth : 0, *own_v = gv ? gv + number * keys * value_depth : 0;
+    PARAM *own_k = gk ? gk + table[8 * number + 6] : 0, *own_v = gv ? gv + table[8 * number + 7] : 0;
     bool wrong = false;
     // own[key][column] = what it was, unless `first`, + v
-    const auto add = [&](PARAM *own, int64_t width, bool first, int i, int64_t column, T v) {
+    const auto add = [&](PARAM *own, int64_t step, bool first, int i, int64_t column, T v) {
       const int64_t key = j0 + threadIdx.y * MICRO + i;
       if (key >= keys) return;
-      PARAM *to = own + key * width + column;
+      PARAM *to = own + key * step + column;
       *to = v = first ? v : *to + v;
       wrong |= is_odd(v) && x.masked();
     };
@@ -522,24 +524,25 @@ KERNEL(attention_backward)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED *gout, 
           continue;
         }
         if (gv) weigh(m.chunks, of_weights, of.g, i0, [&](int i, int64_t column, T v) {
-          add(own_v, value_depth, i0 == begin, i, column, v);
+          add(own_v, gv_row, i0 == begin, i, column, v);
         });
         if (gk) weigh(m.chunks, of_scores, x.q, i0, [&](int i, int64_t column, T v) {
-          add(own_k, depth, i0 == begin, i, column, v);
+          add(own_k, gk_row, i0 == begin, i, column, v);
         });
       }
       if (HALF && gv) each_column(sum_v, value_depth, from, [&](int i, int64_t column, T v) {
-        add(own_v, value_depth, true, i, column, v);
+        add(own_v, gv_row, true, i, column, v);
       });
       if (HALF && gk) each_column(sum_k, depth, from, [&](int i, int64_t column, T v) {
-        add(own_k, depth, true, i, column, v);
+        add(own_k, gk_row, true, i, column, v);
       });
     }
-    if (__syncthreads_or(wrong)) plain_keys(x, of, own_k, own_v, j0, m.plain, of_scores, of_weights);
+    if (__syncthreads_or(wrong)) plain_keys(x, of, own_k, own_v, gk_row, gv_row, j0, m.plain, of_scores, of_weights);
   }
 }
 
-__device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, PARAM *gq, int64_t i, Plain &m) {
+__device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, PARAM *gq, int64_t gq_row, int64_t i,
+                                            Plain &m) {
   const PlainRow row(x, i, m.of_warp);
   const double less = of.plain_sum(i);
   const auto gradient = [&](int64_t j) {
@@ -554,7 +557,7 @@ __device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, PA
     each_used(x, i, m.numbers, m.used, gradient, [&](int64_t j, double d) {
       if (c < x.q.width) sum += d * (double)x.k(j, c);
     });
-    if (c < x.q.width) gq[i * x.q.width + c] = (T)sum;
+    if (c < x.q.width) gq[i * gq_row + c] = (T)sum;
   }
 }
 
@@ -571,9 +574,9 @@ STEP(attention_backward, queries)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED 
     const int64_t number = unit / tiles, i0 = (unit - number * tiles) * TILE;
     __syncthreads();
     set(x, number, THE_OPERANDS);
-    set(of, number, gout, out, lse, rows, value_depth);
+    set(of, number, gout, out, lse, table, rows, value_depth, out_row);
     __syncthreads();
-    PARAM *own = gq + number * rows * depth;
+    PARAM *own = gq + table[8 * number + 5];
     const int64_t all = causal && i0 + TILE < keys ? i0 + TILE : keys;
     __syncthreads();
     of.load_rows(of_lse, of_sum, i0);
@@ -582,7 +585,7 @@ STEP(attention_backward, queries)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED 
     const auto add = [&](bool first, int i, int64_t column, T v) {
       const int64_t row = i0 + threadIdx.y * MICRO + i;
       if (row >= rows) return;
-      PARAM *to = own + row * depth + column;
+      PARAM *to = own + row * gq_row + column;
       *to = v = first ? v : *to + v;
       if (is_odd(v) && x.masked()) odd |= 1 << i;
     };
@@ -601,7 +604,7 @@ STEP(attention_backward, queries)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED 
       if (threadIdx.x == 0 && odd >> i & 1) flag[threadIdx.y * MICRO + i] = 1;
     __syncthreads();
     for (int r = 0; r < TILE; r++)
-      if (flag[r]) plain_query(x, of, own, i0 + r, m.plain);
+      if (flag[r]) plain_query(x, of, own, gq_row, i0 + r, m.plain);
     __syncthreads();
   }
 }

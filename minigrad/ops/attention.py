@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import contiguous_copy
+from ..core.arrays import contiguous_copy, copy_array
 from ..core.half import autocast_to_half, rounded_array, unrounded
 from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, FLOAT32, INT64, broadcast_shapes, fail, is_float
@@ -121,8 +121,8 @@ def _attention_rule(query: Layout, key: Layout, value: Layout, mask: Layout | No
 
 
 def _offsets(device: Device, lead: tuple[int, ...], *operands: Layout | None) -> Array:
-    """The table of native/attention.c: for each item of the leading dimensions, the first element of each operand."""
-    table = np.zeros((*lead, 4), np.int64)
+    """The table of native/attention.c: for each item of the leading dimensions, the first element of each array."""
+    table = np.zeros((*lead, 8), np.int64)
     for column, x in enumerate(operands):
         if x is None or x.ndim <= 2:
             continue
@@ -142,17 +142,23 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
     device, dtype, lead = query.device, query.dtype, _lead(query, key, value, mask)
     rows, keys, depth, width = query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1]
     y_layout, lse_layout = unrounded(query, (*lead, rows, width)), unrounded(query, (*lead, rows))
+    if y_layout.dtype == dtype and not need_weights:
+        y_layout = _ordered_as(query, y_layout)
     weights_layout = unrounded(query, (*lead, rows, keys))
     two = (1, 1) if mask is None else (1, 1, *mask.shape)[-2:]
     mask_steps = (two[1] if two[0] > 1 else 0, 1 if two[1] > 1 else 0)         # from row to row, from key to key
     is_bool = mask is not None and mask.dtype == BOOL
     given = query, key, value, mask, stream
+    # of half precision, gradients of operands that broadcast are float32 until they are summed
+    wide = is_half(dtype) and any([prod(x.shape[:-2]) != prod(lead) for x in (query, key, value)])
+    folds = [_fold(x, unrounded(x, x.shape).dtype if wide else dtype, lead) for x in (query, key, value)]
     copied = [i for i, x in enumerate(given) if x and not x.contiguous and (i > 2 or x.strides[-1] != 1)]
     query, key, value = [_contiguous(x) if i in copied else x for i, x in enumerate((query, key, value))]
     if mask is not None:
         mask = layout(device, mask.dtype, mask.shape if mask.ndim > 1 else two)
-    table = _offsets(device, lead, query, key, value, mask)
-    row_steps = [x.strides[-2] for x in (query, key, value)]
+    results = [y_layout, *[full for _, full, _ in folds]]
+    table = _offsets(device, lead, query, key, value, mask, *results)
+    row_steps = [x.strides[-2] for x in (query, key, value, *results)]
     numbers = (prod(lead), rows, keys, depth, width, *row_steps, *mask_steps, int(is_causal), scale, p)
 
     def operands(q: Array, k: Array, v: Array, m: Array | None, s: Array | None) -> tuple[int, ...]:
@@ -171,9 +177,6 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
         made = rounded_array(y, dtype)      # the backward reads y unrounded
         return (made, rounded_array(weights, dtype)) if weights else made, (q, k, v, m, s, y, lse)
 
-    # of half precision, gradients of operands that broadcast are float32 until they are summed
-    wide = is_half(dtype) and any([prod(x.shape[:-2]) != prod(lead) for x in (query, key, value)])
-    folds = [_fold(unrounded(x, x.shape) if wide else x, lead) for x in (query, key, value)]
     total: Any = kernels.sum.get(folds[0][0].dtype)
     if wide:
         backward = kernels.attention_backward.members[TYPE_SUFFIX[dtype] + "w"]
@@ -187,6 +190,9 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
         if needs[3]:
             return None             # and the gradient of the mask
         made = [alloc(full) if need else None for need, (_, full, _) in zip(needs, folds, strict=False)]
+        if g.layout.strides != y_layout.strides:
+            g, given = alloc(layout(device, dtype, y_layout.shape, y_layout.strides)), g
+            copy_array(g, given)
         backward.call(*map(address, made), g.ptr, y.ptr, lse.ptr, *operands(q, k, v, m, s), *numbers)
         return [*[x and _folded(x, fold, total, dtype) for x, fold in zip(made, folds, strict=True)], None, None]
     return run_forward, run_backward
@@ -206,11 +212,24 @@ def _contiguous(x: Layout) -> Layout:
     return layout(x.device, x.dtype, x.shape)
 
 
-def _fold(own: Layout, lead: tuple[int, ...]) -> tuple[Layout, Layout, Array | None]:
-    """An operand's layout; that of its gradient for each item of the leading dimensions, as the kernel writes it; and
-    the plan that sums this to the operand's gradient, or None where the operand was not broadcast."""
-    own, full = [layout(own.device, own.dtype, (*n, *own.shape[-2:])) for n in (own.shape[:-2], lead)]
+def _ordered_as(x: Layout, to: Layout) -> Layout:
+    """The layout `to` with its dimensions in memory in the order of x's: what heads of one projection give stands side
+    by side again, so that they are merged without a copy."""
+    order = sorted(range(x.ndim), key=lambda d: -x.strides[d])
+    if x.ndim != to.ndim or 0 in x.strides or order[-1] != x.ndim - 1:
+        return to
+    strides, step = [1] * to.ndim, 1
+    for d in reversed(order):
+        strides[d], step = step, step * to.shape[d]
+    return layout(to.device, to.dtype, to.shape, tuple(strides))
+
+
+def _fold(x: Layout, dtype: np.dtype, lead: tuple[int, ...]) -> tuple[Layout, Layout, Array | None]:
+    """The layout of an operand's gradient; that of its gradient for each item of the leading dimensions, as the kernel
+    writes it; and the plan that sums the one to the other, or None where the operand was not broadcast."""
+    own, full = [layout(x.device, dtype, (*n, *x.shape[-2:])) for n in (x.shape[:-2], lead)]
     if own.size == full.size:
+        own = _ordered_as(x, own)
         return own, own, None
     padded = (1,) * (full.ndim - own.ndim) + own.shape
     axes = tuple(i for i, (n, m) in enumerate(zip(padded, full.shape, strict=True)) if n != m)

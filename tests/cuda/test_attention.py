@@ -27,7 +27,8 @@ CASES = {
     "dropout-causal": (3, 66, 33, 4, 2, "dropout causal allowed"),
     "negative-scale": (1, 5, 70, 4, 3, "negative causal"),
     "shared": (4, 34, 5, 3, 2, "shared bias"),
-    "apart": (2, 9, 34, 4, 4, "apart dropout"),
+    "apart": (2, 9, 34, 4, 6, "apart dropout"),
+    "apart-odd": (2, 9, 34, 6, 4, "apart odd allowed causal"),
     "huge": (1, 5, 70, 4, 3, "huge bias"),
     "lowest": (2, 35, 9, 4, 3, "lowest bias weights"),
     "odd": (1, 66, 67, 3, 5, "odd allowed causal weights dropout"),
@@ -39,7 +40,7 @@ def arguments(suffix, items, rows, keys, depth, width, options):
     """The operands of both kernels, after their outputs."""
     t, options = DTYPES[suffix], options.split()
     sources = items // 2 if "shared" in options else items          # grouped queries: two items read the same keys
-    apart = 3 if "apart" in options else 0                          # heads of one projection: rows with others between
+    apart = _apart(options)
 
     def operand(count, lines, size):
         return rng.standard_normal((count, lines, size + apart)).astype(t)
@@ -62,12 +63,19 @@ def arguments(suffix, items, rows, keys, depth, width, options):
         if "odd" in options:
             allowed[:, :, 2:6] = rng.random((items, rows, 4)) < 0.2
     mask = 0 if bias is None and allowed is None else shape[0] * shape[1]
-    at = [(i * q[0].size, i * sources // items * k[0].size, i * sources // items * v[0].size, i * mask) for i in range(items)]
+    sizes = [n * (m + apart) for n, m in ((rows, width), (rows, depth), (keys, depth), (keys, width))]       # of results
+    at = [(i * q[0].size, i * sources // items * k[0].size, i * sources // items * v[0].size, i * mask, *[i * n for n in sizes])
+          for i in range(items)]
     stream = np.array([7, 5, 0, 0], np.int64) if {"dropout", "all"} & {*options} else None
     steps = (shape[1] if shape[0] > 1 else 0, 1 if shape[1] > 1 else 0) if mask else (0, 0)
     return [q, k, v, bias, allowed, stream, Plan(*[n for one in at for n in one]), items, rows, keys, depth, width,
-            depth + apart, depth + apart, width + apart, *steps, int("causal" in options), -0.7 if "negative" in options else 0.4,
+            *[n + apart for n in (depth, depth, width, width, depth, depth, width)], *steps, int("causal" in options), -0.7 if "negative" in options else 0.4,
             1.0 if "all" in options else 0.3 if stream is not None else 0.0]
+
+
+def _apart(options):
+    """Heads of one projection: between their rows are so many elements of others."""
+    return 3 if "apart" in options else 0
 
 
 def agree(got, want, tolerance, names):
@@ -81,9 +89,10 @@ def agree(got, want, tolerance, names):
 @pytest.mark.parametrize("case", CASES)
 def test_attention(case, suffix, order):
     items, rows, keys, depth, width, options = CASES[case]
+    apart = _apart(options)                                         # what stands between the rows of results stays there
     t, operands = DTYPES[suffix], arguments(suffix, *CASES[case])
     tolerance = 2e-5 if suffix == "f32" else 2e-13
-    out, lse = np.full((items, rows, width), 7, t), np.full((items, rows), 7, t)
+    out, lse = np.full((items, rows, width + apart), 7, t), np.full((items, rows), 7, t)
     weights = np.full((items, rows, keys), 7, t) if "weights" in options else None
 
     def both(kernel, *given):
@@ -93,7 +102,7 @@ def test_attention(case, suffix, order):
     agree(got, want, tolerance, ["out", "lse", *(["weights"] if weights is not None else [])])
     out, lse = want[:2]
     gout = rng.standard_normal(out.shape).astype(t)
-    gradients = [np.full((items, *shape), 7, t) for shape in ((rows, depth), (keys, depth), (keys, width))]
+    gradients = [np.full((items, n, m + apart), 7, t) for n, m in ((rows, depth), (keys, depth), (keys, width))]
     for needed in ([0, 1, 2], [0], [2], [1]):
         made = [g if i in needed else None for i, g in enumerate(gradients)]
         want, got = both("backward", *made, gout, out, lse)
