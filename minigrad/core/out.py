@@ -58,6 +58,8 @@ def made_into(make: Callable[..., Tensor], out: Any, *args: Any, dtype: Any, **o
     """What `make` returns for the dtype, or else that of the tensor `out`, written into it."""
     op = make.__name__
     to, = targets(op, out, ())
+    if dtype is not None and np.dtype(dtype) != to.dtype:
+        fail(op, f"a {np.dtype(dtype)} result cannot be written into a {to.dtype} tensor", to.layout, "drop dtype=")
     return into(op, to, make(*args, dtype=to.dtype if dtype is None else dtype, device=to.device, **options))
 
 

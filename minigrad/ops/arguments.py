@@ -101,11 +101,15 @@ def axes(args: tuple, ndim: int, op: str) -> tuple[int, ...]:
     return found
 
 
+class OutOfRange(IndexError, RuntimeError):
+    """An index or a dim that is not there: PyTorch raises the one in some functions, in others the other."""
+
+
 def existing_axis(dim: Any, ndim: int, op: str) -> int:
     """`dim`, made non-negative, of a tensor that must have at least one dimension (IndexError)."""
     if ndim == 0:
         axis_of(dim, ndim, op)
-        raise IndexError(f"[{op}] needs at least one dimension; got a 0-d tensor")
+        raise OutOfRange(f"[{op}] needs at least one dimension; got a 0-d tensor")
     return axis_of(dim, ndim, op)
 
 

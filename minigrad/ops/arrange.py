@@ -206,6 +206,8 @@ def _flip_to(x: Layout, *dims: Any) -> Plan:
 
 def flip(input: Tensor, *args: Any, **given: Any) -> Tensor:
     """The elements in reverse order along each of `dims`: a copy. `flip(0, 1)` or `flip((0, 1))`."""
+    if not args and not given:
+        raise TypeError("[flip] dims is missing; use flip(0), or flip((0, 1))")
     return through(_flip_to, input, *(named(args, given, "dims", "flip") if given else args))
 
 

@@ -254,7 +254,15 @@ def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | Non
 
 def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
     """The memory of an object with Python's buffer protocol (bytes, bytearray, memoryview, ...) as a vector of `dtype`:
-    `count` numbers, or all, from the byte `offset` on. Read-only memory is copied. ValueError if it is too short."""
+    `count` numbers, or all, from the byte `offset` on. Read-only memory is copied. ValueError if there is none, or too
+    little, and for an object without that protocol."""
+    try:
+        length = memoryview(buffer).nbytes
+    except TypeError as error:
+        raise ValueError(f"[frombuffer] the object must have Python's buffer protocol; {error}") from None
+    if count == 0 or not 0 <= offset < length:
+        raise ValueError(f"[frombuffer] count must not be 0, and offset lie in the buffer; got {length} bytes, count "
+                         f"{count}, offset {offset}")
     return _finish(from_numpy(np.frombuffer(buffer, np.dtype(dtype), count, offset)), requires_grad)
 
 

@@ -16,6 +16,7 @@ from ..core.half import finfo, half_result, in_float32
 from ..core.messages import taken
 from ..core.op import Op, op, public
 from ..core.shape import BOOL, default_float, fail, is_float
+from ..core.shape import result_type as promoted
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable
 from ..devices.memory import Array, Layout, alloc
@@ -117,10 +118,10 @@ selection = partial(formula, selects=True)
 
 
 def _floats(name: str, *inputs: Any) -> None:
-    for t in inputs:
-        if isinstance(t, Tensor) and not is_float(t.array.layout.dtype):
-            fail(name, "is defined for floating-point tensors only", t.array.layout, "convert with .float()",
-                 NotImplementedError)
+    """Refuses integers and bools, unless a float beside them makes the result one."""
+    layouts = [t.array.layout for t in inputs if isinstance(t, Tensor)]
+    if layouts and not is_float(promoted(*layouts)):
+        fail(name, "is defined for floating-point tensors only", layouts, "convert with .float()", NotImplementedError)
 
 
 def _float_among(name: str, *inputs: Tensor) -> None:
@@ -170,12 +171,17 @@ def copysign(input: Tensor, other: Any) -> Tensor:
     """
     negative = signbit(other) if isinstance(other, Tensor) else math.copysign(1, other) < 0
     size = abs(as_float(cast(input, result_type(input, other))))
+    if isinstance(other, Tensor) and other.requires_grad:       # it gets the gradient of a step: 0
+        size = add(size, mul(sign(where(isnan(other), 0.0, other)), 0.0))
     return where(negative, neg(size), size) if isinstance(negative, Tensor) else neg(size) if negative else size
 
 
 @formula
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
-    """The step function: 0 where input < 0, 1 where input > 0, `values` where input is 0. The two tensors broadcast."""
+    """The step function: 0 where input < 0, 1 where input > 0, `values` where input is 0. The two tensors broadcast;
+    RuntimeError if their dtypes differ."""
+    if isinstance(values, Tensor) and values.dtype != input.dtype:
+        fail("heaviside", "values must have the input's dtype", [input.layout, values.layout], "convert with .to()")
     return where(eq(input, 0), values, cast(gt(input, 0), input.array.layout.dtype))
 
 
@@ -410,8 +416,16 @@ _SINC_SERIES = tuple([(-1) ** k / math.factorial(2 * k + 1) for k in range(9, 0,
 
 
 def float_power(input: Any, exponent: Any) -> Tensor:
-    """input^exponent, computed in float64; each is a tensor or a number."""
+    """input^exponent, computed in float64; each is a tensor or a number. In place (`float_power_`) of float64 only:
+    RuntimeError."""
     return pow(*[cast(t, np.float64) if isinstance(t, Tensor) else float(t) for t in (input, exponent)])
+
+
+def float_power_(input: Tensor, exponent: Any) -> Tensor:
+    """`float_power`, written into the tensor itself, which must be float64: RuntimeError."""
+    if input.dtype != np.float64:
+        fail("float_power_", "the result is float64, and so must be the tensor", input.layout, "use float_power()")
+    return input.pow_(cast(exponent, np.float64) if isinstance(exponent, Tensor) else float(exponent))
 
 
 @formula
@@ -423,7 +437,7 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
 @formula
 def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
     """other - alpha * input: `sub` with its operands exchanged."""
-    return sub(other, mul(input, alpha))
+    return sub(other, input, alpha=alpha)
 
 
 @formula
@@ -489,9 +503,10 @@ fix, clip, sgn = trunc, clamp, sign
 
 INPLACE = frozenset(("absolute", "addcdiv", "addcmul", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
                      "arctanh", "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "fix",
-                     "float_power", "frac", "greater", "greater_equal", "heaviside", "hypot", "ldexp", "lerp", "less",
+                     "frac", "greater", "greater_equal", "heaviside", "hypot", "ldexp", "lerp", "less",
                      "less_equal", "logit", "masked_fill", "multiply", "nan_to_num", "negative", "not_equal", "rad2deg",
                      "round", "sgn", "sinc", "subtract", "true_divide", "xlogy"))
+METHODS = {"float_power_": float_power_}
 
 
 # ---- samples ---------------------------------------------------------------------------------------------------------

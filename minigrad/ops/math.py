@@ -120,11 +120,11 @@ def _scaled(name: str) -> Callable[..., tuple]:
     def options(input: Any, other: Any, *, alpha: Any = 1) -> tuple:
         if type(alpha) is int and alpha == 1:
             return input, other
-        if all([t.dtype == BOOL if isinstance(t, Tensor) else isinstance(t, bool) for t in (input, other)]):
-            alpha = bool(alpha)
         real = any([is_float(t.dtype) if isinstance(t, Tensor) else isinstance(t, float) for t in (input, other)])
         if isinstance(alpha, float) and not real:
             fail(name, "alpha must be a whole number for integer tensors", alpha, "convert the tensors with .float()")
+        if all([t.dtype == BOOL if isinstance(t, Tensor) else isinstance(t, bool) for t in (input, other)]):
+            alpha = bool(alpha)
         return input, mul(other, alpha) if isinstance(other, Tensor) else other * alpha
     return options
 

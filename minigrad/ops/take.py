@@ -26,6 +26,7 @@ from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.native import ffi
 from ..devices.plan import Plan, not_half
 from ..devices.work import work
+from .arguments import OutOfRange
 from .convert import cast, on_device
 from .math import add, eq, where
 from .through import bind, indexed, through
@@ -93,7 +94,7 @@ def in_range(index: Tensor, low: int, high: int, kind: type[Exception], text: st
 _OUT = "[{1}] index {0} is out of range for dim {2} with size {3}"
 
 
-def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: type[Exception] = IndexError) -> Tensor:
+def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: type[Exception] = OutOfRange) -> Tensor:
     """An index as int64 in [0, n), for a kernel; `kind` is raised where it is out of range, on a GPU later. With
     `wrap`, negative indices count from the end, else they are out of range."""
     if index.array.layout.dtype != INT64:

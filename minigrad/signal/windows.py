@@ -28,6 +28,10 @@ __all__ = ["bartlett", "blackman", "cosine", "exponential", "gaussian", "general
            "hann", "kaiser", "nuttall"]
 
 
+class _NoFloat(ValueError, RuntimeError):
+    """PyTorch raises the one in `signal.windows`, the other in `hann_window` and its like."""
+
+
 def _window(shape: Callable[..., Any]) -> Callable[..., Tensor]:
     """A function of M and options from `shape(k, N, sym, **options)`, which gives the values."""
     own = list(signature(shape).parameters.values())[3:]
@@ -43,7 +47,7 @@ def _window(shape: Callable[..., Any]) -> Callable[..., Tensor]:
         if M < 0:
             fail(name, "M must not be negative", M, kind=ValueError)
         if kind not in (np.dtype("float32"), np.dtype("float64")) or layout is not None:
-            fail(name, "dtype must be float32 or float64, and layout None", [kind, layout], kind=ValueError)
+            fail(name, "dtype must be float32 or float64, and layout None", [kind, layout], kind=_NoFloat)
         if not options.keys() <= {*known}:
             raise TypeError(f"[{name}] its options are {', '.join(known)}, sym, dtype, device and requires_grad")
         for p in own:

@@ -159,3 +159,27 @@ def test_alpha_of_masks_and_methods_of_functions_that_take_numbers():
     assert mg.equal(x.xlogy(x), mg.xlogy(x, x)) and mg.equal(x.float_power(2), mg.float_power(x, 2))
     y = x.clone()
     assert y.xlogy_(3.0) is y and mg.equal(y, mg.xlogy(x, 3.0)) and mg.equal(y.float_power_(2), mg.xlogy(x, 3.0) ** 2)
+
+
+def test_the_sign_of_copysign_gets_the_gradient_of_a_step():
+    """0, as in PyTorch, which also gives the magnitude 0 at 0."""
+    for values in ([-1.0, 0.0, 1.0], [-0.0, mg.nan, -mg.inf]):
+        x, y = mg.tensor([0.0, -2.0, 3.0], requires_grad=True), mg.tensor(values, requires_grad=True)
+        out = mg.copysign(x, y)
+        assert out.tolist() == np.copysign(x.detach().numpy(), y.detach().numpy()).tolist() and np.signbit(mg.copysign(x, y).detach().numpy()).tolist() == np.signbit(values).tolist()
+        gx, gy = mg.autograd.grad(out.sum(), (x, y))
+        assert gx.tolist()[0] == 0 and gx[1:].abs().tolist() == [1, 1] and gy.tolist() == [0, 0, 0]
+
+
+def test_what_formulas_refuse_as_pytorch_does():
+    ints, floats = mg.tensor([3, 4]), mg.tensor([4.0, 3.0])
+    assert mg.hypot(ints, floats).tolist() == [5, 5] and mg.hypot(floats, mg.tensor(3)).dtype == mg.float32
+    assert mg.rsub(ints, 1, alpha=2).tolist() == [-5, -7] and mg.rsub(floats, ints, alpha=0.5).tolist() == [1, 2.5]
+    for call, text in ((lambda: mg.heaviside(floats, ints), "the input's dtype"), (lambda: floats.heaviside_(floats.double()), "the input's dtype"), (lambda: floats.float_power_(2), "float64"),
+                       (lambda: mg.rsub(ints, 1, alpha=1.5), "whole number"), (lambda: mg.add(ints > 3, ints > 3, alpha=1.5), "whole number"), (lambda: mg.hypot(ints, ints), "floating-point"),
+                       (lambda: mg.zeros(2, out=mg.zeros(2, dtype="float64"), dtype="float32"), "float32 result cannot be written into a float64")):
+        with pytest.raises(RuntimeError, match=text):
+            call()
+    with pytest.raises(TypeError, match="dims is missing"):
+        floats.flip()
+    assert floats.double().float_power_(ints).tolist() == [64, 81]
