@@ -7,6 +7,7 @@ from typing import Any
 from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..nn import functional as F
+from ..ops import rnn
 from ..ops.creation import empty
 from ..ops.join import cat
 from ..ops.math import where
@@ -14,7 +15,8 @@ from ..ops.places import as_strided
 
 __all__ = ["empty_permuted", "empty_strided", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d",
            "max_pool2d_with_indices_backward", "native_batch_norm", "native_dropout_backward", "native_group_norm",
-           "native_layer_norm"]
+           "native_layer_norm", "embedding", "gru_cell", "lstm_cell", "native_channel_shuffle", "rnn_relu_cell",
+           "rnn_tanh_cell", "slice_copy"]
 
 
 def _statistics(x: Any, dims: Any, eps: float, keepdim: bool = False) -> tuple[Any, Any]:
@@ -140,6 +142,47 @@ def slice(input: Any, dim: int = 0, start: int | None = None, end: int | None = 
     return input[tuple(key)]                                            # type: ignore[no-any-return]
 
 
+def slice_copy(input: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
+    """A copy of input[start:end:step] along `dim`."""
+    return slice(input, dim, start, end, step).clone()                  # type: ignore[attr-defined,no-any-return]
+
+
+def embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False,
+              sparse: bool = False) -> Tensor:
+    """`F.embedding` with the weight first; no row is padding if `padding_idx` is negative."""
+    padding = None if padding_idx < 0 else padding_idx
+    return F.embedding(indices, weight, padding, None, 2.0, scale_grad_by_freq, sparse)
+
+
+def native_channel_shuffle(input: Tensor, groups: int) -> Tensor:
+    """`F.channel_shuffle`."""
+    return F.channel_shuffle(input, groups)
+
+
+def lstm_cell(input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+              b_hh: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM, from hx = (h, c) -> (h', c')."""
+    return rnn.lstm_cell(input, *hx, w_ih, w_hh, b_ih, b_hh, *[None] * 8)       # type: ignore[no-any-return]
+
+
+def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+             b_hh: Tensor | None = None) -> Tensor:
+    """One step of a GRU."""
+    return rnn.gru_cell(input, hx, w_ih, w_hh, b_ih, b_hh, *[None] * 5)         # type: ignore[no-any-return]
+
+
+def rnn_tanh_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+                  b_hh: Tensor | None = None, nonlinearity: str = "tanh") -> Tensor:
+    """One step of an Elman network."""
+    own = [input, hx, w_ih, w_hh, b_ih, b_hh, *[None] * 5]
+    return rnn.rnn_cell(*own, nonlinearity=nonlinearity)                        # type: ignore[no-any-return]
+
+
+def rnn_relu_cell(input: Tensor, hx: Tensor, *weights: Tensor | None) -> Tensor:
+    """One step of an Elman network with relu."""
+    return rnn_tanh_cell(input, hx, *weights, nonlinearity="relu")              # type: ignore[arg-type,misc]
+
+
 def empty_permuted(size: Any, physical_layout: Any, **options: Any) -> Tensor:
     """`empty`, where `physical_layout` names the dimensions from the slowest in memory to the fastest."""
     order = [int(d) for d in physical_layout]
@@ -150,7 +193,9 @@ def empty_permuted(size: Any, physical_layout: Any, **options: Any) -> Tensor:
 
 
 def empty_strided(size: Any, stride: Any, **options: Any) -> Tensor:
-    """`empty` with these strides."""
+    """`empty` with these strides. RuntimeError unless there is one for each dimension."""
+    if len(size) != len(stride):
+        raise RuntimeError(f"[empty_strided] needs one stride for each dimension; got {size}, {stride}")
     count = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     return as_strided(empty(count, **options), size, stride)
 

@@ -38,10 +38,10 @@ class Door(ModuleType):
     def __find(self, name: str) -> Any:
         if name == "__all__":                           # for `from torch.nn import *`
             return [n for n in self.__dir__() if not n.startswith("_")]
-        if name.startswith("__") and name != "__version__":
-            return _NOTHING
         if f"{self.__name__}.{name}" in MODULES:
             return import_module(f"{self.__name__}.{name}")
+        if name.startswith("__") and name != "__version__":
+            return _NOTHING
         for source in self.__sources:
             module, *only = source.split()
             value: Any = _NOTHING if only and name not in only else getattr(import_module(module), name, _NOTHING)

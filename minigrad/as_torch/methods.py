@@ -74,6 +74,29 @@ def apply_(self: Any, callable: Callable[[Any], Any]) -> Any:
     return self.copy_(tensor(values).view(*self.shape).to(device=self.device))
 
 
+def map_(self: Any, tensor: Any, callable: Callable[..., Any]) -> Any:
+    """Writes `callable(x, y)` in the place of each element x, where y is the tensor's."""
+    return map2_(self, tensor, tensor, lambda x, y, _: callable(x, y))
+
+
+def map2_(self: Any, x: Any, y: Any, callable: Callable[..., Any]) -> Any:
+    """Writes `callable(a, b, c)` in the place of each element a, where b and c are those of `x` and `y`."""
+    others = [t.expand(self.shape).flatten().tolist() for t in (x, y)]
+    values = np.array([callable(*each) for each in zip(self.flatten().tolist(), *others, strict=True)], self.dtype)
+    return self.copy_(tensor(values).view(*self.shape).to(device=self.device))
+
+
+def is_set_to(self: Any, tensor: Any) -> bool:
+    """Do both see the same memory in the same way?"""
+    return self.data_ptr() == tensor.data_ptr() and self.array.layout is tensor.array.layout
+
+
+def dim_order(self: Any, ambiguity_check: Any = False) -> tuple[int, ...]:
+    """The dimensions from the slowest in memory to the fastest."""
+    strides = self.stride()
+    return tuple(sorted(range(self.ndim), key=lambda d: -strides[d]))
+
+
 def untyped_storage(self: Tensor) -> SimpleNamespace:
     """The memory that a tensor shares with its views: `data_ptr()`, its size in bytes `nbytes()` and `size()`."""
     self.data_ptr()                                     # refused in a captured function
@@ -127,7 +150,9 @@ _FUNCTIONS = {"hardshrink": hardshrink}
 METHODS: dict[str, Any] = {
     **{name: _old_order(name, word) for name, word in _OLD.items()}, **_FUNCTIONS,
     **{f"{name}_": _writing(f"{name}_", function) for name, function in _FUNCTIONS.items()},
-    "adjoint": Tensor.mT.fget, "apply_": apply_, "fill_diagonal_": fill_diagonal_,   # type: ignore[attr-defined]
+    "adjoint": Tensor.mT.fget, "apply_": apply_, "map_": map_,          # type: ignore[attr-defined]
+    "map2_": map2_, "is_set_to": is_set_to, "dim_order": dim_order, "fill_diagonal_": fill_diagonal_,
+    "is_conj": lambda self: False, "is_neg": lambda self: False,
     "conj_physical_": lambda input: input, "untyped_storage": untyped_storage,
     "polygamma_": _writing("polygamma_", Tensor.polygamma), "is_shared": lambda self: False,
     "storage_offset": lambda self: (self.data_ptr() - self.array.storage.ptr) // self.itemsize,

@@ -10,8 +10,10 @@ _LAYERS = (".as_torch.small Container NLLLoss2d _BatchNorm _ConvNd _DropoutNd _I
 _OPTIM = ".as_torch.small ParamsT params_t required"
 _DATA = ".as_torch.small DistributedSampler default_collate"
 MODULES: dict[str, tuple[str, ...]] = {
-    "torch": (".as_torch.top", "", ".as_torch.aten", ".nn.functional"),
+    "torch": (".as_torch.top", "", ".as_torch.aten", ".nn.functional", ".as_torch.switches"),
     "torch._C": (".as_torch.library",),
+    "torch.__config__": (".as_torch.switches parallel_info show",),
+    "torch._VF": (".as_torch.aten", ""),
     "torch._dynamo": (".as_torch.jit",),
     "torch._dynamo.*": (".as_torch.jit",),
     "torch._utils": (),
@@ -19,7 +21,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.amp": (".amp", ".as_torch.cuda_amp"),
     "torch.amp.*": (".amp",),
     "torch.ao": (),
-    "torch.autograd": (".autograd",),
+    "torch.autograd": (".autograd", ".as_torch.switches set_multithreading_enabled"),
+    "torch.autograd.grad_mode": (".autograd", "", ".as_torch.switches set_multithreading_enabled"),
     "torch.autograd.forward_ad": (),
     "torch.autograd.gradcheck": (".autograd",),
     "torch.autograd.variable": (".autograd",),
@@ -31,6 +34,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.backends.mps": (".as_torch.mps",),
     "torch.backends.openmp": (".as_torch.backends.libraries",),
     "torch.compiler": (".as_torch.jit",),
+    "torch.cpu": (".as_torch.cpu",),
+    "torch.cpu.amp": (".as_torch.cpu autocast", ".amp GradScaler"),
     "torch.cuda": (".as_torch.cuda", ".cuda"),
     "torch.cuda.amp": (".as_torch.cuda_amp",),
     "torch.cuda.amp.*": (".as_torch.cuda_amp",),
@@ -64,6 +69,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.nn.common_types": (".as_torch.small " + " ".join(
         f"_size_{n}_{end}" for n in ("1", "2", "3", "any") for end in ("t", "opt_t")),),
     "torch.nn.functional": (".as_torch.functional", ".nn.functional"),
+    "torch.nn.functional.grad": (".as_torch.nn_grad",),
     "torch.nn.grad": (".as_torch.nn_grad",),
     "torch.nn.init": (".as_torch.init", ".nn.init"),
     "torch.nn.modules": (".nn",),
@@ -75,7 +81,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.nn.parallel._functions": (),
     "torch.nn.parallel.comm": (),
     "torch.nn.parallel.scatter_gather": (),
-    "torch.nn.parameter": (".nn",),
+    "torch.nn.parameter": (".nn", ".as_torch.nn_utils is_lazy"),
     "torch.nn.utils": (".as_torch.nn_utils", ".nn.utils"),
     "torch.nn.utils.clip_grad": (".as_torch.nn_utils", ".nn.utils"),
     "torch.nn.utils.stateless": (".func",),

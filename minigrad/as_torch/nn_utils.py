@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..nn import utils
+from ..nn import UninitializedBuffer, UninitializedParameter, utils
 from .renamed import renamed
 
 
@@ -11,6 +11,18 @@ def skip_init(module_cls: Any, *args: Any, **kwargs: Any) -> Any:
     """The module, with its usual values: they are what nobody may rely on."""
     return module_cls(*args, **kwargs)
 
+
+def is_lazy(param: Any) -> bool:
+    """Does the parameter wait for its shape?"""
+    return isinstance(param, (UninitializedBuffer, UninitializedParameter))
+
+
+def convert_conv2d_weight_memory_format(module: Any, memory_format: Any) -> Any:
+    """The module: memory formats change nothing."""
+    return module
+
+
+convert_conv3d_weight_memory_format = convert_conv2d_weight_memory_format
 
 _NEW = {"clip_grad_norm": "clip_grad_norm_", "clip_grad_value": "clip_grad_value_"}
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..core.tensor import Tensor
-from ..ops.creation import as_tensor
+from ..ops.creation import as_tensor, empty
 
-__all__ = ["assert_allclose", "assert_close"]
+__all__ = ["assert_allclose", "assert_close", "make_tensor"]
 
 # PyTorch's defaults: (rtol, atol) by dtype
 _TOLERANCES = {"float16": (1e-3, 1e-5), "bfloat16": (1.6e-2, 1e-5), "float32": (1.3e-6, 1e-5), "float64": (1e-7, 1e-7)}
@@ -64,6 +64,24 @@ def _difference(actual: Any, expected: Any, rtol: float | None, atol: float | No
     apart = np.abs(np.subtract(x, y, dtype=np.float64))[~close]
     return (f"Tensor-likes are not close: {apart.size} of {close.size} elements differ, by up to {apart.max():g} "
             f"(rtol={rtol:g}, atol={atol:g})")
+
+
+def make_tensor(*shape: Any, dtype: Any, device: Any = None, low: float | None = None, high: float | None = None,
+                requires_grad: bool = False, noncontiguous: bool = False, exclude_zero: bool = False,
+                memory_format: Any = None) -> Tensor:
+    """Uniform random numbers from `low` to `high`: from -9 to 9 without them, from 0 to 9 for uint8. `noncontiguous`:
+    every second element of another tensor; `exclude_zero`: zeros become 1."""
+    size = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+    kind = np.dtype(dtype)
+    first, last = 0 if kind.kind in "bu" else -9, 2 if kind.kind == "b" else 10 if kind.kind in "iu" else 9
+    wide = (*size[:-1], 2 * size[-1]) if noncontiguous and size else tuple(size)
+    bounds = first if low is None else low, last if high is None else high
+    made: Any = empty(wide, dtype="float64", device=device).uniform_(*bounds)      # type: ignore[attr-defined]
+    made = (made.floor() if kind.kind in "biu" else made).to(kind)
+    if exclude_zero:
+        made[made == 0] = 1
+    made = made[..., ::2] if wide != tuple(size) else made
+    return made.requires_grad_(requires_grad)                                       # type: ignore[no-any-return]
 
 
 def assert_allclose(actual: Any, expected: Any, rtol: float | None = None, atol: float | None = None,

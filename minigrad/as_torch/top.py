@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import default_generator as _generator_of
 from .. import distributions, norm
+from ..core.out import into
 from ..core.shape import default_float, set_default_float
 from ..core.tensor import Tensor
 from ..devices import opened, set_default_device
@@ -128,13 +129,16 @@ def range(start: float, end: float | None = None, step: float = 1, **options: An
     """Numbers from `start` (0 if one bound is given) to `end`, both included, of the default float dtype: an old
     `arange`."""
     first, last = (0, start) if end is None else (start, end)
-    values = first + step * np.arange(int(np.floor((last - first) / step)) + 1)
-    return tensor(values, **{"dtype": default_float(), **options})
+    values, out = first + step * np.arange(int(np.floor((last - first) / step)) + 1), options.pop("out", None)
+    made = tensor(values, **{"dtype": default_float() if out is None else out.dtype, **options})
+    return made if out is None else into("range", out, made)                    # type: ignore[no-any-return]
 
 
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """The powers x^(N-1), ..., x, 1 of a vector as columns, in the other order if `increasing`; N is by default its
     length."""
+    if x.ndim != 1 or N is not None and N < 0:
+        raise RuntimeError(f"[vander] needs a vector, and N of at least 0; got {x.array.layout}, N={N}")
     powers = np.arange(len(x) if N is None else N)
     return x.unsqueeze(1) ** tensor(powers if increasing else powers[::-1].copy(), device=x.device)
 

@@ -394,6 +394,8 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     input = as_float(input)
     if eps is not None:
         input = clamp(input, eps, 1 - eps)
+    else:           # the difference of logarithms would have a derivative outside [0, 1], too
+        input = add(input, where(logical_or(lt(input, 0), gt(input, 1)), math.nan, 0.0))
     # log(p / (1 - p)), of which the derivatives would be 0 * inf at 0 and 1
     return sub(log(input), log1p(neg(input)))
 

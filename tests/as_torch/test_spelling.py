@@ -73,7 +73,7 @@ def test_methods_with_other_arguments(door):
 
 def test_names_that_pytorch_has_in_several_places(door):
     F, x = door.nn.functional, door.tensor([[1.0, -2.0, 3.0]])
-    for name in ("cosine_similarity", "pairwise_distance", "conv1d", "max_pool2d", "embedding", "pixel_shuffle", "hinge_embedding_loss"):
+    for name in ("cosine_similarity", "pairwise_distance", "conv1d", "max_pool2d", "pixel_shuffle", "hinge_embedding_loss"):
         assert getattr(door, name) is getattr(F, name)
     assert door.vmap is mg.func.vmap and door.GradScaler is mg.amp.GradScaler and door.amp.custom_fwd(len) is len
     assert door.frombuffer(b"\1\2\3", dtype=door.uint8, offset=1).tolist() == [2, 3]
@@ -653,3 +653,52 @@ def test_the_order_of_frequencies(door):
             np.testing.assert_allclose(getattr(door.fft, name)(n, d=0.25).numpy(), getattr(np.fft, name)(n, 0.25))
     with pytest.raises(NotImplementedError, match="real dtypes"):
         door.fft.fft(mg.ones(3))
+
+
+def test_state_and_symbols(door):
+    assert door.sym_max(2, 3) == 3 and door.sym_ite(False, 1, 2) == 2 and door.sym_sum([1, 2]) == 3 and door.sym_float(2) == 2.0 and not door.sym_not(True)
+    assert not door.is_anomaly_enabled() and not door.is_warn_always_enabled() and not door.is_conj(door.ones(1)) and not door.ones(1).is_neg()
+    assert door.cpu.is_available() and door.cpu.device_count() == 1 and "minigrad" in door.__config__.show()
+    with door.cpu.amp.autocast():
+        assert door.is_autocast_cpu_enabled() and door.get_autocast_cpu_dtype() == door.bfloat16
+    with door.autograd.set_multithreading_enabled(False), door.autograd.grad_mode.no_grad(), door.cpu.stream(door.cpu.current_stream()):
+        assert not door.is_grad_enabled()
+    assert door.nn.parameter.is_lazy(nn.LazyLinear(2).weight) and not door.nn.parameter.is_lazy(nn.Linear(2, 2).weight)
+    assert door.nn.functional.grad.conv1d_input is door.nn.grad.conv1d_input
+
+
+def test_functions_of_two_and_three_elements(door):
+    x = door.arange(6.0).view(2, 3)
+    assert x.clone().map_(x, lambda a, b: a + 2 * b).tolist() == (3 * x).tolist() and x.clone().map2_(x, x, lambda a, b, c: a * b + c).tolist() == (x * x + x).tolist()
+    assert x.dim_order() == (0, 1) and x.t().dim_order() == (1, 0) and x.is_set_to(x.view(2, 3)) and not x.is_set_to(x.t())
+    assert door.equal(door.range(0, 5, out=door.empty(2, 3)), x)
+    for call in (lambda: door.vander(x), lambda: door.vander(x[0], -1), lambda: door.empty_strided((2, 2), (1,))):
+        with pytest.raises(RuntimeError):
+            call()
+
+
+def test_cells_as_functions(door):
+    i, h = door.randn(4, 2), (door.randn(4, 3), door.randn(4, 3))
+    for cell, of, state in ((nn.LSTMCell(2, 3), door.lstm_cell, h), (nn.GRUCell(2, 3), door._VF.gru_cell, h[0]), (nn.RNNCell(2, 3), door.rnn_tanh_cell, h[0]),
+                            (nn.RNNCell(2, 3, nonlinearity="relu"), door.rnn_relu_cell, h[0])):
+        out, want = of(i, state, cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh), cell(i, state)
+        for a, b in zip(*[(v,) if isinstance(v, mg.Tensor) else v for v in (out, want)], strict=True):
+            assert door.allclose(a, b)
+    assert door.embedding(door.eye(3), door.tensor([2, 0])).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert door.native_channel_shuffle(door.arange(4.0).view(1, 4, 1), 2).flatten().tolist() == [0, 2, 1, 3] and door.ops.aten.slice_copy(door.arange(4), 0, 1, 3).tolist() == [1, 2]
+
+
+def test_numbers_from_a_file(door, tmp_path):
+    path = tmp_path / "numbers"
+    shared = door.from_file(str(path), True, 4, dtype=door.float32)
+    shared.fill_(3)
+    assert path.stat().st_size == 16 and door.from_file(str(path), False, 3, dtype=door.float32).tolist() == [3, 3, 3]
+
+
+def test_make_tensor(door):
+    make = door.testing.make_tensor
+    for dtype in (door.float32, door.float16, door.int64, door.uint8, door.bool):
+        x = make(30, 5, dtype=dtype, exclude_zero=True)
+        assert x.shape == (30, 5) and x.dtype == dtype and (x != 0).all() and (dtype == door.bool or 1 < x.double().max() <= 9 and x.double().min() >= -9)
+    x = make((3, 4), dtype=door.float64, low=2, high=3, noncontiguous=True, requires_grad=True)
+    assert x.is_leaf and x.requires_grad and not x.is_contiguous() and ((x >= 2) & (x < 3)).all() and make((), dtype=door.int32).ndim == 0

@@ -102,6 +102,7 @@ def test_derivatives_that_outlive_their_function():
     np.testing.assert_allclose(derivative(mg.lgamma, [-1e-20, 1e-20, -1e-3, -2.5]), [1e20, -1e20, 999.4207, 1.1031566], 1e-5)
     assert mg.polygamma(1, mg.tensor([-1e-20], dtype=mg.float64)).item() == pytest.approx(1e40)
     assert derivative(mg.logit, [0.0, 1.0]).tolist() == [INF, INF]
+    assert np.isnan(derivative(mg.logit, [-1.0, 2.0, 0.5])).tolist() == [True, True, False]                 # as the values are
 
 
 LIMITS = {"gelu": (F.gelu, 0, 0, INF, 1), "gelu tanh": (lambda x: F.gelu(x, approximate="tanh"), 0, 0, INF, 1), "silu": (F.silu, 0, 0, INF, 1),
