@@ -7,8 +7,17 @@ from time import perf_counter
 from typing import Any
 
 from ..core.shape import fail
-from ..cuda import current_device, is_available, memory_allocated, memory_reserved, set_device, synchronize
+from ..cuda import (
+    current_device,
+    device_count,
+    is_available,
+    memory_allocated,
+    memory_reserved,
+    set_device,
+    synchronize,
+)
 from ..devices import device as device_of
+from ..ops.random import default_generator
 from .types import tensor_type
 
 
@@ -41,6 +50,58 @@ class Event:
     def elapsed_time(self, end_event: Event) -> float:
         """Milliseconds from this moment to another."""
         return 1e3 * (end_event._at - self._at)
+
+
+class Stream:
+    """An order of launches. minigrad has one for each GPU: streams need not wait for each other."""
+
+    def __init__(self, device: Any = None, priority: int = 0, **options: Any) -> None:
+        self.device = device
+
+    def wait_stream(self, stream: Any) -> None:
+        """Nothing: launches run in the order of the program."""
+
+    wait_event = record_event = wait_stream
+
+    def synchronize(self) -> None:
+        """Waits for the GPU."""
+        if is_available():
+            synchronize()
+
+
+@contextmanager
+def stream(stream: Any) -> Iterator[None]:
+    """A block that changes nothing."""
+    yield
+
+
+def current_stream(device: Any = None) -> Stream:
+    """The order of launches of a GPU."""
+    return Stream(device)
+
+
+default_stream = current_stream
+
+
+def get_rng_state(device: Any = "cuda") -> Any:
+    """The state of a GPU's random numbers."""
+    return default_generator(device_of(device)).get_state()
+
+
+def set_rng_state(new_state: Any, device: Any = "cuda") -> None:
+    """Puts back what `get_rng_state` gave."""
+    default_generator(device_of(device)).set_state(new_state)
+
+
+def get_rng_state_all() -> list[Any]:
+    """The states of all GPUs' random numbers."""
+    return [get_rng_state(f"cuda:{gpu}") for gpu in range(device_count())]
+
+
+def set_rng_state_all(new_states: Any) -> None:
+    """Puts back what `get_rng_state_all` gave."""
+    for gpu, state in enumerate(new_states):
+        set_rng_state(state, f"cuda:{gpu}")
 
 
 @contextmanager

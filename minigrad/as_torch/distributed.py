@@ -3,9 +3,12 @@ that neither has are refused."""
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
-__all__ = ["GroupMember", "group", "is_gloo_available", "is_mpi_available", "is_nccl_available",
-           "is_torchelastic_launched"]
+from .. import distributed
+
+__all__ = ["Backend", "GroupMember", "get_rank", "get_world_size", "group", "is_gloo_available", "is_mpi_available",
+           "is_nccl_available", "is_torchelastic_launched"]
 
 
 class group:                # noqa: N801
@@ -15,6 +18,22 @@ class group:                # noqa: N801
 
 
 GroupMember = group
+
+
+class Backend:
+    """The names of backends: "mpi" and "nccl" are minigrad's."""
+
+    UNDEFINED, GLOO, MPI, NCCL = "undefined", "gloo", "mpi", "nccl"
+
+
+def get_rank(group: Any = None) -> int:
+    """The number of this process, from 0; -1 in a group that is not `WORLD`."""
+    return distributed.get_rank() if group is None else -1
+
+
+def get_world_size(group: Any = None) -> int:
+    """The number of processes; -1 for a group that is not `WORLD`."""
+    return distributed.get_world_size() if group is None else -1
 
 
 def is_mpi_available() -> bool:

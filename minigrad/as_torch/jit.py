@@ -4,24 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..core.shape import fail
 from ..core.warning import warn
 from ..nn import Module
 
-__all__ = ["ScriptModule", "annotate", "compile", "disable", "export", "freeze", "ignore", "is_compiling",
-           "is_dynamo_compiling", "is_scripting", "is_tracing", "load", "optimize_for_inference", "reset", "save",
-           "script", "script_method", "trace", "unused"]
+__all__ = ["Final", "ScriptFunction", "ScriptModule", "TracerWarning", "annotate", "compile", "disable", "export",
+           "freeze", "ignore", "is_compiling", "is_dynamo_compiling", "is_scripting", "is_tracing", "load",
+           "optimize_for_inference", "reset", "save", "script", "script_method", "trace", "trace_module", "unused"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 BroadcastingList1 = BroadcastingList2 = BroadcastingList3 = list
-config = SimpleNamespace()                  # of `torch._dynamo`: what is set there has no effect
+
+
+class _Options:
+    """Options of `torch._dynamo` and `torch._inductor`: what is set there has no effect. One that is read before is
+    false, and has options of its own (`config.triton.cudagraphs = True`)."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        setattr(self, name, _Options())
+        return getattr(self, name)
+
+    def __bool__(self) -> bool:
+        return False
+
+
+config = triton = cpp = _Options()            # the last two: of the module `torch._inductor.config`
 
 
 class ScriptModule(Module):
     """A module. `script` makes none: it gives back what it gets."""
+
+
+class ScriptFunction:
+    """What `script` would make of a function. It makes none."""
+
+
+class TracerWarning(Warning):
+    """What `trace` would warn of. It traces nothing."""
 
 
 def compile(model: Any = None, **options: Any) -> Any:
@@ -39,6 +62,9 @@ def trace(func: Any, example_inputs: Any = None, *args: Any, **named: Any) -> An
     """The module or function itself, with a warning."""
     warn("[jit.trace] gives back what it gets: minigrad runs the program as it is written")
     return func
+
+
+trace_module = trace
 
 
 def save(m: Any, f: Any, *args: Any, **named: Any) -> None:

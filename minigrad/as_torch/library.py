@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from ..autograd import Function
 from ..core.modes import no_grad
+from ..linalg import LinAlgError as _LinAlgError  # noqa: F401 (programs import it from here)
 from .refused import refused
 
 _OPS: dict[str, CustomOpDef] = {}
@@ -68,6 +69,8 @@ def __getattr__(name: str) -> Any:
     annotations."""
     if name in _SPACES:
         return _SPACES[name]
+    if name.startswith("_jit_") or name == "_get_tracing_state":
+        return _log_api_usage_once                      # None: nothing is traced, and fuses or profiles
     if name[:1].isupper():
         return refused(name, "minigrad has no classes of PyTorch's C++")
     raise AttributeError(name)
@@ -86,5 +89,5 @@ def register_fake(op: Any, func: Any = None, /, **named: Any) -> Any:
 impl = register_kernel = register_vmap = impl_abstract = register_fake
 
 
-def _log_api_usage_once(event: str) -> None:
+def _log_api_usage_once(*given: Any) -> None:
     """Nothing: no use is logged."""

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 _LAYERS = (".as_torch.small Container NLLLoss2d _BatchNorm _ConvNd _DropoutNd _InstanceNorm _Loss _WeightedLoss _ntuple"
            " _pair _quadruple _single _triple consume_prefix_in_state_dict_if_present register_module_backward_hook")
+_INNER = (".as_torch.libraries NonDynamicallyQuantizableLinear _addindent _get_activation_fn _get_clones",
+          ".nn.module _IncompatibleKeys")
 _OPTIM = ".as_torch.small ParamsT params_t required"
+_STATE = ".as_torch.libraries StateDict _use_grad_for_differentiable"
 _DATA = ".as_torch.small DistributedSampler default_collate"
+_KIND = ".as_torch.libraries T_co _DatasetKind"
 MODULES: dict[str, tuple[str, ...]] = {
     "torch": (".as_torch.top", "", ".as_torch.aten", ".nn.functional", ".as_torch.switches"),
     "torch._C": (".as_torch.library",),
@@ -16,7 +20,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch._VF": (".as_torch.aten", ""),
     "torch._dynamo": (".as_torch.jit",),
     "torch._dynamo.*": (".as_torch.jit",),
-    "torch._utils": (),
+    "torch._inductor": (".as_torch.jit",),
+    "torch._inductor.*": (".as_torch.jit",),
+    "torch._tensor": ("",),
+    "torch._utils": (".as_torch.libraries _flatten_dense_tensors _unflatten_dense_tensors",),
     "torch.accelerator": (".as_torch.cuda", ".cuda"),
     "torch.amp": (".amp", ".as_torch.cuda_amp"),
     "torch.amp.*": (".amp",),
@@ -25,6 +32,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.autograd.grad_mode": (".autograd", "", ".as_torch.switches set_multithreading_enabled"),
     "torch.autograd.forward_ad": (),
     "torch.autograd.gradcheck": (".autograd",),
+    "torch.autograd.function": (".as_torch.libraries InplaceFunction", ".autograd.function", ".autograd"),
     "torch.autograd.variable": (".autograd",),
     "torch.backends": (".as_torch.backends",),
     "torch.backends.cuda": (".as_torch.backends.cuda",),
@@ -39,6 +47,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.cuda": (".as_torch.cuda", ".cuda"),
     "torch.cuda.amp": (".as_torch.cuda_amp",),
     "torch.cuda.amp.*": (".as_torch.cuda_amp",),
+    "torch.cuda.memory": (".as_torch.cuda", ".cuda"),
+    "torch.cuda.nvtx": (".as_torch.libraries mark range range_pop range_push",),
     "torch.cuda.random": (".as_torch.cuda", ".cuda"),
     "torch.distributed": (".as_torch.distributed", ".distributed"),
     "torch.distributions": (".distributions", ".as_torch.small ExponentialFamily"),
@@ -50,8 +60,9 @@ MODULES: dict[str, tuple[str, ...]] = {
         " one_hot_categorical pareto poisson relaxed_bernoulli relaxed_categorical studentT transformed_distribution"
         " uniform von_mises weibull wishart").split()},
     "torch.distributions.constraints": (".distributions.constraints",),
-    "torch.distributions.utils": (".as_torch.small _standard_normal clamp_probs lazy_property logits_to_probs"
-                                  " probs_to_logits", ".distributions.distribution"),
+    "torch.distributions.utils": (".as_torch.libraries _sum_rightmost", ".as_torch.small _standard_normal clamp_probs"
+                                  " lazy_property logits_to_probs probs_to_logits", ".distributions.distribution"),
+    "torch.export": (),
     "torch.fft": (".as_torch.fft",),
     "torch.func": (".func", ".as_torch.small functionalize replace_all_batch_norm_modules_"),
     "torch.functional": ("",),
@@ -65,15 +76,18 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.multiprocessing": (".as_torch.multiprocessing",),
     "torch.nested": (),
     "torch.nn": (".as_torch.small Container CrossMapLRN2d NLLLoss2d", ".nn"),
+    "torch.nn._reduction": (".as_torch.libraries legacy_get_string",),
     "torch.nn.attention": (".as_torch.small SDPBackend sdpa_kernel",),
+    "torch.nn.attention.flex_attention": (),
     "torch.nn.common_types": (".as_torch.small " + " ".join(
-        f"_size_{n}_{end}" for n in ("1", "2", "3", "any") for end in ("t", "opt_t")),),
+        f"_size_{n}_{end}" for n in ("1", "2", "3", "any") for end in ("t", "opt_t")),
+                              ".as_torch.libraries _ratio_any_t"),
     "torch.nn.functional": (".as_torch.functional", ".nn.functional"),
     "torch.nn.functional.grad": (".as_torch.nn_grad",),
     "torch.nn.grad": (".as_torch.nn_grad",),
-    "torch.nn.init": (".as_torch.init", ".nn.init"),
+    "torch.nn.init": (".as_torch.libraries _calculate_correct_fan", ".as_torch.init", ".nn.init"),
     "torch.nn.modules": (".nn",),
-    **{f"torch.nn.modules.{name}": (_LAYERS, ".nn", ".nn.hooks") for name in (
+    **{f"torch.nn.modules.{name}": (_LAYERS, *_INNER, ".nn", ".nn.hooks") for name in (
         "activation", "adaptive", "batchnorm", "channelshuffle", "container", "conv", "distance", "dropout", "flatten",
         "fold", "instancenorm", "lazy", "linear", "loss", "module", "normalization", "padding", "pixelshuffle",
         "pooling", "rnn", "sparse", "transformer", "upsampling", "utils")},
@@ -90,7 +104,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.ops": (".as_torch.library",),
     "torch.ops.aten": (".as_torch.aten",),
     "torch.optim": (".optim",),
-    **{f"torch.optim.{name}": (_OPTIM, ".optim") for name in (
+    **{f"torch.optim.{name}": (_OPTIM, _STATE, ".optim") for name in (
         "adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "lbfgs", "nadam", "optimizer", "radam", "rmsprop",
         "rprop", "sgd", "sparse_adam")},
     "torch.optim.lr_scheduler": (".as_torch.small _LRScheduler", ".optim.lr_scheduler"),
@@ -100,10 +114,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.quantization": (),
     "torch.quasirandom": (),
     "torch.random": (".as_torch.top", ""),
-    "torch.serialization": (".as_torch.saving",),
+    "torch.serialization": (".as_torch.saving", ".as_torch.libraries MAP_LOCATION default_restore_location"),
     "torch.sparse": (".as_torch.sparse",),
     "torch.testing": (".as_torch.testing",),
-    "torch.types": (".as_torch.types", ""),
+    "torch.torch_version": (".as_torch.version",),
+    "torch.types": (".as_torch.types", ".as_torch.libraries Number _bool _float _int _size", ""),
     "torch.utils": (".as_torch.small backcompat set_module", ".utils"),
     "torch.utils._pytree": (".as_torch.pytree",),
     "torch.utils.benchmark": (),
@@ -112,7 +127,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.utils.dlpack": (".as_torch.small to_dlpack", ""),
     "torch.utils.hooks": (".core.hooks",),
     "torch.utils.data": (_DATA, ".data"),
-    **{f"torch.utils.data.{name}": (_DATA, ".data") for name in (
+    **{f"torch.utils.data.{name}": (_DATA, _KIND, ".data") for name in (
         "_utils", "_utils.collate", "dataloader", "dataset", "distributed", "sampler")},
     "torch.utils.model_zoo": (),
     "torch.utils.tensorboard": (".as_torch.tensorboard",),
@@ -125,6 +140,8 @@ _PARALLEL = "minigrad has no parallel copies of a module; nn.parallel.Distribute
 # why a module of PyTorch has no place here
 REFUSED: dict[str, str] = {
     "torch.autograd.forward_ad": "minigrad has no forward mode; func.jvp computes the same products",
+    "torch.export": "minigrad has no symbolic tracing; minigrad.capture records the launches of a step",
+    "torch.nn.attention.flex_attention": "functional.scaled_dot_product_attention takes a mask, or is_causal=True",
     "torch.distributed": "minigrad.distributed has collectives of all processes on MPI (mpiexec -n 4 python train.py)",
     "torch.fft": "minigrad has real dtypes only",
     "torch.futures": "minigrad has no remote calls",

@@ -4,7 +4,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-__all__ = ["TreeSpec", "tree_flatten", "tree_leaves", "tree_map", "tree_unflatten"]
+__all__ = ["PyTree", "TreeSpec", "register_pytree_node", "tree_flatten", "tree_leaves", "tree_map", "tree_map_only",
+           "tree_unflatten"]
+
+PyTree = Any
+_OWN: dict[type, tuple[Callable[[Any], tuple[Any, Any]], Callable[[Any, Any], Any]]] = {}
 
 
 class TreeSpec(NamedTuple):
@@ -24,10 +28,11 @@ class TreeSpec(NamedTuple):
 def tree_flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], TreeSpec]:
     """(the leaves in order, how they are nested)."""
     if is_leaf is None or not is_leaf(tree):
-        if isinstance(tree, (tuple, list, dict)):
-            entries = list(tree.values()) if isinstance(tree, dict) else tree
+        own = _OWN.get(type(tree))
+        if own or isinstance(tree, (tuple, list, dict)):
+            entries, context = own[0](tree) if own else \
+                (list(tree.values()), list(tree)) if isinstance(tree, dict) else (tree, None)
             parts = [tree_flatten(entry, is_leaf) for entry in entries]
-            context = list(tree) if isinstance(tree, dict) else None
             return ([leaf for leaves, _ in parts for leaf in leaves],
                     TreeSpec(type(tree), context, tuple(spec for _, spec in parts)))
     return [tree], TreeSpec(None, None, ())
@@ -45,6 +50,8 @@ def _built(leaves: Iterator[Any], spec: TreeSpec) -> Any:
     if spec.type is None:
         return next(leaves)
     entries = [_built(leaves, child) for child in spec.children]
+    if spec.type in _OWN:
+        return _OWN[spec.type][1](entries, spec.context)
     if issubclass(spec.type, dict):
         return spec.type(zip(spec.context, entries, strict=True))
     return spec.type(*entries) if hasattr(spec.type, "_fields") else spec.type(entries)
@@ -59,3 +66,18 @@ def tree_map(func: Callable[..., Any], tree: Any, *rests: Any, is_leaf: Callable
 def tree_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Any]:
     """The leaves in order."""
     return tree_flatten(tree, is_leaf)[0]
+
+
+def tree_map_only(type_or_types: Any, func: Callable[[Any], Any], tree: Any) -> Any:
+    """The value with `func` of each leaf of these types in its place."""
+    return tree_map(lambda leaf: func(leaf) if isinstance(leaf, type_or_types) else leaf, tree)
+
+
+def register_pytree_node(cls: type, flatten_fn: Callable[[Any], tuple[Any, Any]],
+                         unflatten_fn: Callable[[Any, Any], Any], **options: Any) -> None:
+    """Lets a class be nested: `flatten_fn(value)` gives its entries and a context, of which `unflatten_fn(entries,
+    context)` makes a value."""
+    _OWN[cls] = flatten_fn, unflatten_fn
+
+
+_register_pytree_node = register_pytree_node

@@ -34,6 +34,7 @@ from ..nn import (
 from ..nn.hooks import register_module_full_backward_hook
 from ..ops.random import default_generator, randn
 from ..optim.lr_scheduler import LRScheduler
+from .version import TorchVersion
 
 Container, NLLLoss2d, _LRScheduler, CrossMapLRN2d = Module, NLLLoss, LRScheduler, LocalResponseNorm
 ExponentialFamily = Distribution
@@ -41,7 +42,7 @@ _size_1_t = _size_2_t = _size_3_t = _size_any_t = int | tuple[int, ...]         
 _size_1_opt_t = _size_2_opt_t = _size_3_opt_t = _size_any_opt_t = tuple[int | None, ...]
 
 
-__version__ = f"2.13.0+minigrad{_ours}"                 # of torch.version: which release of PyTorch the names follow
+__version__ = TorchVersion(f"2.13.0+minigrad{_ours}")   # of torch.version: which release of PyTorch the names follow
 debug = False
 cuda = hip = xpu = git_version = None
 

@@ -702,3 +702,106 @@ def test_make_tensor(door):
         assert x.shape == (30, 5) and x.dtype == dtype and (x != 0).all() and (dtype == door.bool or 1 < x.double().max() <= 9 and x.double().min() >= -9)
     x = make((3, 4), dtype=door.float64, low=2, high=3, noncontiguous=True, requires_grad=True)
     assert x.is_leaf and x.requires_grad and not x.is_contiguous() and ((x >= 2) & (x < 3)).all() and make((), dtype=door.int32).ndim == 0
+
+
+@pytest.mark.parametrize("older, newer", [("2.2", "2.13.0"), ("2.2", "2.13"), ("1.13.1", "2.0"), ("2.0.0a0", "2.0"), ("2.0rc1", "2.0.0"), ("2.0", "2.0+cpu"), ("0.4", "0.10"), ("v1", "2")])
+def test_versions_are_compared_as_versions(older, newer, door):
+    from torch.torch_version import TorchVersion
+    a, b = TorchVersion(older), TorchVersion(newer)
+    assert a < b and a <= newer and b > older and b >= a and a != b and not a == newer and not b < a
+    assert isinstance(a, str) and {a: 1}[older] == 1 and a.split(".")[0] == older.split(".")[0]
+
+
+def test_the_version(door):
+    assert door.__version__ >= "2.2" and door.__version__ > (2, 2) and door.__version__ >= (2, 13) and not door.__version__ < "2.13"
+    assert door.__version__ == str(door.__version__) and door.__version__ != "strange" and door.__version__ != (2, 12)
+    assert door.version.__version__.startswith("2.13.0")
+
+
+def test_what_libraries_import_of_inner_modules(door):
+    import torch.cuda.nvtx as nvtx
+    from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+    from torch.autograd.function import InplaceFunction
+    from torch.distributions.utils import _sum_rightmost
+    from torch.nn.init import _calculate_correct_fan
+    from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+    from torch.nn.modules.module import _addindent, _IncompatibleKeys
+    from torch.nn.modules.transformer import _get_activation_fn, _get_clones
+    from torch.nn.parameter import is_lazy
+    from torch.optim.optimizer import StateDict
+    from torch.serialization import default_restore_location
+    from torch.types import Number
+    from torch.utils.data.dataloader import _DatasetKind
+    parts = [door.rand(2, 3), door.rand(4), door.rand(())]
+    flat = _flatten_dense_tensors(parts)
+    assert flat.shape == (11,) and all(door.equal(a, b) for a, b in zip(_unflatten_dense_tensors(flat, parts), parts, strict=True))
+    x = door.arange(24.0).view(2, 3, 4)
+    assert _sum_rightmost(x, 0) is x and door.equal(_sum_rightmost(x, 2), x.sum((1, 2))) and door._standard_gamma(door.ones(3)).shape == (3,)
+    assert _calculate_correct_fan(door.zeros(5, 4, 3), "fan_out") == 15 and issubclass(NonDynamicallyQuantizableLinear, nn.Linear)
+    copies = _get_clones(nn.Linear(2, 2), 3)
+    assert len(copies) == 3 and copies[0].weight is not copies[1].weight and _get_activation_fn("gelu")(door.ones(1)).item() == pytest.approx(0.8413447)
+    with pytest.raises(RuntimeError, match="relu"):
+        _get_activation_fn("tanh")
+    assert is_lazy(nn.LazyLinear(3).weight) and not is_lazy(copies[0].weight) and _addindent("a\nb", 2) == "a\n  b"
+    assert _IncompatibleKeys([], []).missing_keys == [] and _DatasetKind.Map == 0 and isinstance(1.5, Number) and StateDict({"a": 1}) == {"a": 1}
+    assert default_restore_location(x, "cpu") is x and InplaceFunction is door.autograd.Function
+    with nvtx.range("step"), door.cuda.stream(door.cuda.current_stream()):
+        nvtx.range_push("a")
+        nvtx.range_pop()
+    assert door.cuda.get_rng_state_all() == [] and door._C._get_tracing_state() is None and door._C._jit_set_profiling_mode(False) is None
+    assert door.nn._reduction.legacy_get_string(False, None) == "sum" and door.nn._reduction.legacy_get_string(None, False) == "none"
+
+
+def test_options_of_compilers_have_no_effect(door):
+    import torch._dynamo.config as dynamo
+    import torch._inductor.config as config
+    config.coordinate_descent_tuning = True
+    config.triton.cudagraphs = False
+    dynamo.recompile_limit = 9
+    assert door._dynamo.config.recompile_limit == 9
+    assert config.coordinate_descent_tuning is True and not config.triton.unique_kernel_names
+
+    class Module(nn.Module):
+        scale: door.jit.Final[int]
+
+        def __setstate__(self, state):
+            super().__setstate__(state)
+            self.restored = True
+    import copy
+    made = Module()
+    made.layer = nn.Linear(2, 3)
+    again = copy.deepcopy(made)
+    again.__setstate__(made.__dict__)
+    assert again.restored and again.layer is made.layer
+    assert door.jit.trace_module.__doc__ and issubclass(door.jit.TracerWarning, Warning) and not isinstance(made, door.jit.ScriptFunction)
+    with door.autocast("cpu"):
+        assert door.is_autocast_cpu_enabled()
+    assert not door.is_autocast_cpu_enabled() and door.get_autocast_gpu_dtype() == door.float16
+
+
+def test_ranks_of_a_group(door, monkeypatch):
+    import torch.distributed as dist
+
+    from minigrad import distributed
+    monkeypatch.setattr(distributed, "get_rank", lambda: 3)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 4)
+    assert dist.get_rank() == dist.get_rank(group=dist.group.WORLD) == 3 and dist.get_world_size(None) == 4
+    assert dist.get_rank(object()) == dist.get_world_size(group=object()) == -1
+    assert getattr(dist, f"is_{dist.Backend.GLOO}_available")() is False and dist.Backend.NCCL == "nccl"
+    from torch.futures import Future
+    assert (Future[door.Tensor] | None) == (Future | None) and not isinstance(1, Future[int])
+
+
+def test_classes_in_trees(door):
+    from torch.utils._pytree import register_pytree_node, tree_flatten, tree_map, tree_map_only, tree_unflatten
+
+    class Pair:
+        def __init__(self, a, b, name):
+            self.a, self.b, self.name = a, b, name
+    register_pytree_node(Pair, lambda p: ([p.a, p.b], p.name), lambda entries, name: Pair(*entries, name))
+    leaves, spec = tree_flatten({"x": Pair(1, [2, 3], "n")})
+    assert leaves == [1, 2, 3] and spec.num_leaves == 3
+    back = tree_unflatten(leaves, spec)["x"]
+    assert (back.a, back.b, back.name) == (1, [2, 3], "n")
+    assert tree_map(lambda x: -x, back).b == [-2, -3]
+    assert tree_map_only(int, lambda x: x + 1, [1, "a", (2,)]) == [2, "a", (3,)]
