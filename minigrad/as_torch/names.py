@@ -167,7 +167,8 @@ REFUSED_NAMES = {f"torch.{name}": reason for reason, names in (
      " nn.parallel.replicate nn.parallel.replicate.replicate nn.parallel.scatter"),
     ("minigrad has no quantized dtypes", "dequantize fake_quantize_per_channel_affine fake_quantize_per_tensor_affine"
      " qint32 qint8 quantize_per_channel quantize_per_tensor quint8"),
-    ("minigrad has no sparse tensors", "sparse_bsc_tensor sparse_bsr_tensor sparse_csc_tensor sparse_csr_tensor")
+    ("minigrad has no sparse tensors", "sparse_bsc sparse_bsc_tensor sparse_bsr sparse_bsr_tensor sparse_coo sparse_csc"
+     " sparse_csc_tensor sparse_csr sparse_csr_tensor")
     ) for name in names.split()}
 
 # modules of torchvision that only tell PyTorch about its compiled ops; they are empty here

@@ -66,7 +66,8 @@ def made_into(make: Callable[..., Tensor], out: Any, *args: Any, dtype: Any, **o
 # as in PyTorch, what picks elements or finds their places writes them as they are, and some of it never over an input
 _PICKS = frozenset("amax amin argmax argmin bucketize gather index_select masked_select msort multinomial nanquantile "
                    "quantile searchsorted take take_along_dim".split())
-_APART = frozenset("cat gather index_select masked_select take take_along_dim".split())
+_APART = frozenset("cat gather index_select kthvalue masked_select median mode nanmedian take take_along_dim "
+                   "topk".split())
 
 
 def _apart(op: str, to: Array, inputs: tuple[Any, ...]) -> None:
@@ -89,12 +90,12 @@ def into(op: str, out: Any, result: Any, inputs: tuple[Any, ...] = ()) -> Any:
         results = (result.reshape(given[0].shape),)
     for t, r in zip(given, results, strict=True):
         to = t.array.layout
-        if to.shape == r.array.layout.shape:
+        if to.shape == r.array.layout.shape or op in _APART:
             written_once(op, to)
         check_kind(op, to, r.array.layout)
         if to.dtype != r.dtype and (op in _PICKS or hasattr(result, "_fields")):
             fail(op, "out must have the dtype of the result", [to, r.array.layout])
-    if op in _APART:
+    if op in _APART or several and op in ("max", "min"):
         _apart(op, given[0].array, inputs)
     if len({t.array.ptr if t.array.layout.size else id(t) for t in given}) < len(given):
         fail(op, "each result needs a tensor of its own", [t.array.layout for t in given])

@@ -11,7 +11,8 @@ from .optimizer import Flags, Numbers, Optimizer, Params, State, check_betas, on
 class SparseAdam(Optimizer):
     """Adam (Kingma and Ba 2015) in which rows whose gradient is 0 keep their values and averages: for `nn.Embedding`,
     of which a batch uses few rows. PyTorch's takes sparse gradients; here they are dense, and a row of zeros counts as
-    not used. For each other row, in step t:
+    not used, even if the batch used it (PyTorch's moves it by its averages). Gradients without such rows are
+    taken, too, where PyTorch's refuses them. For each other row, in step t:
 
         m = beta1 m + (1 - beta1) g
         v = beta2 v + (1 - beta2) g^2

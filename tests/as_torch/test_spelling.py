@@ -633,7 +633,7 @@ def test_what_copies_of_pytorchs_own_code_import(door):
     assert y.mean().item() == pytest.approx(0, abs=1e-6) and net[0].running_mean is None and not list(net.buffers())
 
 
-@pytest.mark.parametrize(("name", "why"), [("polar", "real dtypes"), ("stft", "real dtypes"), ("linalg.eig", "real dtypes"), ("quint8", "quantized"), ("nn.parallel.gather", "parallel copies"), ("nn.parallel.replicate.replicate", "parallel copies"), ("quantize_per_tensor", "quantized"), ("sparse_csr_tensor", "sparse")])
+@pytest.mark.parametrize(("name", "why"), [("polar", "real dtypes"), ("stft", "real dtypes"), ("linalg.eig", "real dtypes"), ("quint8", "quantized"), ("nn.parallel.gather", "parallel copies"), ("nn.parallel.replicate.replicate", "parallel copies"), ("quantize_per_tensor", "quantized"), ("sparse_csr_tensor", "sparse"), ("sparse_coo", "sparse")])
 def test_names_are_refused_with_the_reason(door, name, why):
     value = door
     for part in name.split("."):
@@ -641,6 +641,13 @@ def test_names_are_refused_with_the_reason(door, name, why):
     with pytest.raises(NotImplementedError, match=rf"torch.{name} is not supported; minigrad has (no )?{why}"):
         value(door.eye(2))
     assert door.eye(2).dtype != value
+
+
+def test_a_layout_that_is_not_here_is_refused(door):
+    for call in (door.signal.windows.hann, door.hann_window, door.zeros):
+        with pytest.raises((ValueError, NotImplementedError), match="layout"):
+            call(3, layout=door.sparse_coo)
+        assert call(3, layout=door.strided).shape == (3,)
 
 
 def test_the_order_of_frequencies(door):

@@ -93,8 +93,21 @@ def test_what_picks_elements_writes_not_over_its_input(name, args):
     assert x.tolist() == [0, 1, 2, 3]
     other = mg.zeros(4)
     assert call(other[2:]).tolist() == other[2:].tolist() and other[2:].any() and not other[:2].any()
+    with pytest.raises(RuntimeError, match="share one place in memory"):
+        call(mg.zeros(1).expand(7))
     both = mg.arange(4.0)
     assert mg.cat([both[:1], both[3:]], out=both[1:3]).tolist() == [0, 3]       # side by side
+
+
+def test_values_with_indices_are_not_written_over_their_input():
+    for name, args in (("kthvalue", (1,)), ("topk", (2,)), ("mode", ()), ("median", (0,)), ("nanmedian", (0,)), ("max", (0,)), ("min", (0,))):
+        x = mg.arange(4.0)
+        values, index = getattr(mg, name)(x, *args)
+        with pytest.raises(RuntimeError, match="out must not share memory with an input"):
+            getattr(mg, name)(x, *args, out=(x[:values.numel()].view(values.shape), mg.empty_like(index)))
+        assert x.tolist() == [0, 1, 2, 3]
+    assert mg.max(x, mg.full((4,), 2.0), out=x) is x and x.tolist() == [2, 2, 2, 3]
+    assert mg.sort(x, descending=True, out=(x, mg.empty(4, dtype="int64")))[0] is x and x.tolist() == [3, 2, 2, 2]
 
 
 def test_out_of_new_tensors_has_their_dtype():
