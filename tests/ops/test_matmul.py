@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.devices.native import LEVELS, best_simd_level
 
 
 def among_nan(values):
@@ -30,6 +31,28 @@ def test_a_row_has_the_same_bits_among_any_other_rows(dtype, level):
             np.testing.assert_array_equal(found, many[:m], err_msg=f"{which}: {m} rows of {k} elements, {n} columns")
         error = np.abs(few - rows[:m].astype(np.float64) @ weight.astype(np.float64).T).max()
         assert error < 10 * np.finfo(dtype).eps * k
+
+
+@pytest.mark.parametrize("level", [pytest.param("baseline", marks=pytest.mark.slow), *LEVELS[1:LEVELS.index(best_simd_level()) + 1]], indirect=True)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_that_are_columns_of_the_product_have_the_same_bits(dtype, level):
+    """Up to 128 rows and a large transposed weight: the operands change places. Part of the last vector of rows, of the last tile of
+    columns, of the last block along k, and several blocks at once; with a bias; rows among few and among many, and two threads."""
+    rng = np.random.default_rng(3)
+    linear, before = mg.nn.functional.linear, mg.get_num_threads()
+    for m, n, k in ((15, 128, 64), (31, 257, 130), (32, 150, 1100), (64, 128, 2100), (128, 1000, 523)):
+        rows, weight, bias = (rng.standard_normal(s).astype(dtype) for s in ((140, k), (n, k), n))
+        x, w, b = mg.tensor(rows[:m].copy()), mg.tensor(weight), mg.tensor(bias)
+        want = linear(mg.tensor(rows), w, b).numpy()[:m]
+        np.testing.assert_array_equal(linear(x, w, b).numpy(), want, err_msg=f"{m} x {n} x {k}")
+        np.testing.assert_array_equal(linear(x[:3], w, b).numpy(), want[:3])
+        np.testing.assert_array_equal(linear(mg.tensor(rows[:m].T.copy()).T, w, b).numpy(), want)
+        np.testing.assert_array_equal((among_nan(rows[:m]) @ among_nan(weight).T).numpy(), (mg.tensor(rows) @ w.T).numpy()[:m])
+        mg.set_num_threads(2)
+        threads = linear(x, w, b).numpy()
+        mg.set_num_threads(before)
+        np.testing.assert_array_equal(threads, want)
+        np.testing.assert_allclose(want, rows[:m].astype(np.float64) @ weight.astype(np.float64).T + bias, atol=10 * np.finfo(dtype).eps * k)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
