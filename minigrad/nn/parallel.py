@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from ..core.modes import is_grad_enabled, no_grad
@@ -13,6 +14,7 @@ from ..core.tape import Variable, edge_of, reachable
 from ..core.tensor import Tensor
 from ..core.warning import warn
 from ..devices import open_device
+from ..devices.cpu import PAGE, alignment
 from ..distributed.group import broadcast_all, exchange, joined, sums_in
 from ..ops.creation import zeros
 from .module import Module
@@ -65,10 +67,15 @@ def _leaves_of(outputs: Any) -> set[int]:
     return set().union(*map(_leaves_of, outputs)) if isinstance(outputs, (list, tuple)) else set()
 
 
-def _room(parameter: Tensor) -> int:
-    """The elements that a gradient takes in a bucket: the next one begins at a multiple of 64 bytes."""
-    step = 64 // parameter.dtype.itemsize
-    return -(-parameter.numel() // step) * step
+def _rooms(parameters: list[Tensor]) -> list[int]:
+    """The elements that gradients take in a bucket: each begins where an array of its own might, the next bucket at a
+    page. Else loads of the optimiser wait for its stores to parameters, at addresses that end alike."""
+    ends = [0]
+    for p, following in zip(parameters, [*parameters[1:], None], strict=True):
+        size = p.dtype.itemsize
+        step = (PAGE if following is None else alignment(following.numel() * size)) // size
+        ends.append(-(-(ends[-1] + p.numel()) // step) * step)
+    return [end - begin for begin, end in pairwise(ends)]
 
 
 class _Bucket:
@@ -77,7 +84,7 @@ class _Bucket:
 
     def __init__(self, numbers: list[int], parameters: list[Tensor], memory: Any) -> None:
         self.numbers, self.left = numbers, len(numbers)
-        sizes = [_room(p) for p in parameters]
+        sizes = _rooms(parameters)
         self.flat = zeros(sum(sizes), dtype=parameters[0].dtype, device=joined().device)
         adds_in = sums_in(self.flat)
         self.shared: Any = None
@@ -123,10 +130,11 @@ class _Reducer:
         self.pending: set[int] = set()              # the parameters whose gradient is not complete
         self.started = 0                            # buckets
         self.on = True                              # False within `no_sync`
-        memory = shared_memory(joined(), sum([_room(p) * max(p.dtype.itemsize, 4) for p in self.parameters])
+        shares = [(numbers, [self.parameters[i] for i in numbers]) for numbers in self._shares(most)]
+        memory = shared_memory(joined(), sum([sum(_rooms(of)) * max(of[0].dtype.itemsize, 4) for _, of in shares])
                                ) if shared else None
-        for numbers in self._shares(most):
-            bucket = _Bucket(numbers, [self.parameters[i] for i in numbers], memory)
+        for numbers, parameters in shares:
+            bucket = _Bucket(numbers, parameters, memory)
             self.buckets.append(bucket)
             for i, view in zip(numbers, bucket.views, strict=True):
                 self.places[i] = bucket, view
