@@ -387,11 +387,13 @@ KERNEL(attention_forward)(T *out, T *lse, T *weights, OPERANDS) {
 
 // ---- backward ----
 
-// Matrices of an item: the gradient of its output, and the output
+// Of an item: the gradient of its output, the output, and the gradients to be made, which may be null
 struct Outputs {
   Matrix g;
   MatrixOf<T> y;
   const T *lse;
+  PARAM *gq, *gk, *gv;
+  int64_t gq_row, gk_row, gv_row;
   // lse and the sum of g * y for the rows of a tile; a warp for a row
   __device__ __forceinline__ void load_rows(T *of_lse, T *of_sum, int64_t i0) const {
     for (int r = thread() / 32; r < TILE; r += THREADS / 32) {
@@ -409,13 +411,15 @@ struct Outputs {
     return sum;
   }
 };
-__device__ __forceinline__ void set(Outputs &of, int64_t number, const STORED *gout, const T *out, const T *lse,
-                                    const int64_t *table, int64_t rows, int64_t width, int64_t out_row) {
+__device__ __forceinline__ void set(Outputs &of, int64_t number, PARAM *gq, PARAM *gk, PARAM *gv, const STORED *gout,
+                                    const T *out, const T *lse, OPERANDS) {
   if (thread()) return;
-  const int64_t at = table[8 * number + 4];
-  of.g = Matrix{gout + at, out_row, rows, width};
-  of.y = MatrixOf<T>{out + at, out_row, rows, width};
+  const int64_t *at = table + 8 * number;
+  of.g = Matrix{gout + at[4], out_row, rows, value_depth};
+  of.y = MatrixOf<T>{out + at[4], out_row, rows, value_depth};
   of.lse = lse + number * rows;
+  of.gq = gq ? gq + at[5] : 0, of.gk = gk ? gk + at[6] : 0, of.gv = gv ? gv + at[7] : 0;
+  of.gq_row = gq_row, of.gk_row = gk_row, of.gv_row = gv_row;
 }
 __device__ __forceinline__ bool again(T lse) { return lse < INFINITY && is_huge(lse); }
 
@@ -445,8 +449,8 @@ __device__ __forceinline__ void weights_back(const Item &x, const Outputs &of, C
 }
 
 // gk and gv of a tile of keys, one row after the other, for TILE columns at a time: in sum_k and sum_v [key][column]
-__device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, PARAM *gk, PARAM *gv, int64_t gk_row,
-                                           int64_t gv_row, int64_t j0, Plain &m, Lines *sum_k, Lines *sum_v) {
+__device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, int64_t j0, Plain &m, Lines *sum_k,
+                                           Lines *sum_v) {
   for (int64_t from = 0; from < x.k.width || from < x.v.width; from += TILE) {
     const auto each = [&](auto f) {        // f(key of the tile, column of the tile, column)
 #pragma unroll 1
@@ -479,8 +483,8 @@ __device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, PAR
       });
     }
     each([&](int c, int at, int64_t column) {
-      if (gk && column < x.k.width) gk[(j0 + c) * gk_row + column] = sum_k[c][at];
-      if (gv && column < x.v.width) gv[(j0 + c) * gv_row + column] = sum_v[c][at];
+      if (of.gk && column < x.k.width) of.gk[(j0 + c) * of.gk_row + column] = sum_k[c][at];
+      if (of.gv && column < x.v.width) of.gv[(j0 + c) * of.gv_row + column] = sum_v[c][at];
     });
   }
 }
@@ -499,9 +503,8 @@ KERNEL(attention_backward)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED *gout, 
     const int64_t number = unit / tiles, j0 = (unit - number * tiles) * TILE, begin = causal ? j0 : 0;
     __syncthreads();
     set(x, number, THE_OPERANDS);
-    set(of, number, gout, out, lse, table, rows, value_depth, out_row);
+    set(of, number, gq, gk, gv, gout, out, lse, THE_OPERANDS);
     __syncthreads();
-    PARAM *own_k = gk ? gk + table[8 * number + 6] : 0, *own_v = gv ? gv + table[8 * number + 7] : 0;
     bool wrong = false;
     // own[key][column] = what it was, unless `first`, + v
     const auto add = [&](PARAM *own, int64_t step, bool first, int i, int64_t column, T v) {
@@ -524,25 +527,24 @@ KERNEL(attention_backward)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED *gout, 
           continue;
         }
         if (gv) weigh(m.chunks, of_weights, of.g, i0, [&](int i, int64_t column, T v) {
-          add(own_v, gv_row, i0 == begin, i, column, v);
+          add(of.gv, of.gv_row, i0 == begin, i, column, v);
         });
         if (gk) weigh(m.chunks, of_scores, x.q, i0, [&](int i, int64_t column, T v) {
-          add(own_k, gk_row, i0 == begin, i, column, v);
+          add(of.gk, of.gk_row, i0 == begin, i, column, v);
         });
       }
       if (HALF && gv) each_column(sum_v, value_depth, from, [&](int i, int64_t column, T v) {
-        add(own_v, gv_row, true, i, column, v);
+        add(of.gv, of.gv_row, true, i, column, v);
       });
       if (HALF && gk) each_column(sum_k, depth, from, [&](int i, int64_t column, T v) {
-        add(own_k, gk_row, true, i, column, v);
+        add(of.gk, of.gk_row, true, i, column, v);
       });
     }
-    if (__syncthreads_or(wrong)) plain_keys(x, of, own_k, own_v, gk_row, gv_row, j0, m.plain, of_scores, of_weights);
+    if (__syncthreads_or(wrong)) plain_keys(x, of, j0, m.plain, of_scores, of_weights);
   }
 }
 
-__device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, PARAM *gq, int64_t gq_row, int64_t i,
-                                            Plain &m) {
+__device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, int64_t i, Plain &m) {
   const PlainRow row(x, i, m.of_warp);
   const double less = of.plain_sum(i);
   const auto gradient = [&](int64_t j) {
@@ -557,7 +559,7 @@ __device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, PA
     each_used(x, i, m.numbers, m.used, gradient, [&](int64_t j, double d) {
       if (c < x.q.width) sum += d * (double)x.k(j, c);
     });
-    if (c < x.q.width) gq[i * gq_row + c] = (T)sum;
+    if (c < x.q.width) of.gq[i * of.gq_row + c] = (T)sum;
   }
 }
 
@@ -574,9 +576,8 @@ STEP(attention_backward, queries)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED 
     const int64_t number = unit / tiles, i0 = (unit - number * tiles) * TILE;
     __syncthreads();
     set(x, number, THE_OPERANDS);
-    set(of, number, gout, out, lse, table, rows, value_depth, out_row);
+    set(of, number, gq, gk, gv, gout, out, lse, THE_OPERANDS);
     __syncthreads();
-    PARAM *own = gq + table[8 * number + 5];
     const int64_t all = causal && i0 + TILE < keys ? i0 + TILE : keys;
     __syncthreads();
     of.load_rows(of_lse, of_sum, i0);
@@ -585,7 +586,7 @@ STEP(attention_backward, queries)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED 
     const auto add = [&](bool first, int i, int64_t column, T v) {
       const int64_t row = i0 + threadIdx.y * MICRO + i;
       if (row >= rows) return;
-      PARAM *to = own + row * gq_row + column;
+      PARAM *to = of.gq + row * of.gq_row + column;
       *to = v = first ? v : *to + v;
       if (is_odd(v) && x.masked()) odd |= 1 << i;
     };
@@ -604,7 +605,7 @@ STEP(attention_backward, queries)(PARAM *gq, PARAM *gk, PARAM *gv, const STORED 
       if (threadIdx.x == 0 && odd >> i & 1) flag[threadIdx.y * MICRO + i] = 1;
     __syncthreads();
     for (int r = 0; r < TILE; r++)
-      if (flag[r]) plain_query(x, of, own, gq_row, i0 + r, m.plain);
+      if (flag[r]) plain_query(x, of, i0 + r, m.plain);
     __syncthreads();
   }
 }
