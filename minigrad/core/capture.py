@@ -48,7 +48,7 @@ from ..devices.private import private_pool
 from .arrays import contiguous_copy, copy_array, mover
 from .fusion import Launch, Uses, fused
 from .modes import mode, no_grad, paused
-from .notes import Notes
+from .notes import ATOMS, Notes, own_class
 from .shape import fail
 from .tensor import Tensor, bump, new_tensor
 from .warning import PACKAGE
@@ -547,7 +547,26 @@ def _signature(value: Any, tensors: list[Tensor]) -> Any:
         return type(value), *[_signature(getattr(value, f.name), tensors) for f in fields(value)]
     if isinstance(value, (float, complex, np.generic)):
         return type(value), repr(value)         # 0.0 == -0.0, and nan is not equal to itself
-    return type(value), value
+    kind: Any = type(value)
+    if kind in ATOMS or kind.__eq__ is object.__eq__ or kind.__hash__ is None or not own_class(kind):
+        return kind, value
+    frozen = getattr(kind, "__dataclass_params__", None)
+    return kind, value if frozen is not None and frozen.frozen else _Itself(value)
+
+
+class _Itself:
+    """An object in a key, where an equal one is another one: the attributes that are compared are those of this one."""
+
+    __slots__ = ("object",)
+
+    def __init__(self, of: Any) -> None:
+        self.object = of
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, _Itself) and other.object is self.object
+
+    def __hash__(self) -> int:
+        return id(self.object)
 
 
 def _is_record(value: Any) -> bool:

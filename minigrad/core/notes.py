@@ -43,7 +43,7 @@ _INSTALLED = (PACKAGE, str(Path(os.__file__).parent), "<frozen")
 _MANY = 4096                    # of a container with more elements only the length is compared
 _BYTES = 1 << 20                # a larger NumPy array is not compared
 _SIMPLE = (int, float, complex, str, bytes, bool, type(None))
-_ATOMS = {*_SIMPLE, np.dtype, type(Ellipsis), type(NotImplemented)}
+ATOMS = {*_SIMPLE, np.dtype, type(Ellipsis), type(NotImplemented)}
 _MISSING: Any = type("_Missing", (), {"__repr__": lambda _: "nothing"})()
 _END = (_MISSING,)
 _CACHED = type(functools.lru_cache(abs))
@@ -146,7 +146,7 @@ def _code(code: CodeType) -> _Code:
 
 
 @functools.lru_cache(4096)
-def _own(cls: Any) -> bool:
+def own_class(cls: Any) -> bool:
     """Is it a class of the user's code?"""
     module = sys.modules.get(cls.__module__)
     return module is None or cls.__module__ == "__main__" or not foreign(getattr(module, "__file__", None))
@@ -219,7 +219,7 @@ class Piece:
     def lost(self) -> bool:
         """Is some object in it (not a number, a string or the like) another one now?"""
         now = self.now()
-        return any(type(v) not in _ATOMS and not equal(v, now.get(n, _MISSING)) for n, v in self.then.items())
+        return any(type(v) not in ATOMS and not equal(v, now.get(n, _MISSING)) for n, v in self.then.items())
 
 
 def _state(generator: Any) -> str:
@@ -411,7 +411,7 @@ class Notes:
     def visit(self, value: Any, text: str) -> None:
         """Notes what the code found so far can reach from a value."""
         kind: Any = type(value)
-        if kind in _ATOMS or id(value) in self.seen:
+        if kind in ATOMS or id(value) in self.seen:
             return
         self.seen[id(value)] = value
         if isinstance(value, Variable):
@@ -440,7 +440,7 @@ class Notes:
             value._noted(self, text)
         elif isinstance(value, (dict, list, tuple, set, frozenset, deque)):
             self._container(value, text)
-            if _own(kind):
+            if own_class(kind):
                 self.object(value, text)
         elif isinstance(value, _DRAWING):
             self.drawing.append((value, text, _state(value)))
@@ -448,7 +448,7 @@ class Notes:
             self._module(value, value.__name__)
         elif isinstance(value, type):
             self.members(value)
-        elif isinstance(value, Iterator) and not (_own(kind) or hasattr(kind, "write")):
+        elif isinstance(value, Iterator) and not (own_class(kind) or hasattr(kind, "write")):
             raise RuntimeError(f"[capture] {text} is an iterator, which a replay would not advance; call next() "
                                "outside the captured function, and pass what it gives as an argument")
         elif not self._told(value, text):
@@ -476,7 +476,7 @@ class Notes:
                 say = value.tobytes
                 for item in value.flat if value.dtype.hasobject else ():
                     self.visit(item, text)
-            if _own(kind):
+            if own_class(kind):
                 self.object(value, text)
         else:
             try:
@@ -492,7 +492,7 @@ class Notes:
         kind: Any = type(value)
         if "__wrapped__" in getattr(value, "__dict__", ()):
             self.visit(value.__wrapped__, text)
-        elif isinstance(value, Mapping) and not _own(kind):
+        elif isinstance(value, Mapping) and not own_class(kind):
             self._container(value, text)
         elif kind.__module__.startswith("minigrad.distributions"):
             self._container(vars(value), text)
@@ -583,7 +583,7 @@ class Notes:
     def members(self, cls: type) -> None:
         """Notes the attributes of a class and its bases that code names, and looks into its methods."""
         for base in cls.__mro__:
-            if not _own(base):
+            if not own_class(base):
                 continue
             methods = [n for n, v in vars(base).items() if n not in _MAKERS and hasattr(v, "__get__")
                        and (n in self.names or n == "forward" or n.startswith("__"))]
@@ -596,14 +596,14 @@ class Notes:
             for n in (*named, *methods):
                 self.visit(vars(base)[n], f"{base.__name__}.{n}")
         kind: Any = type(cls)
-        if _own(kind):
+        if own_class(kind):
             self.members(kind)
 
     def object(self, value: Any, text: str) -> None:
         """Notes the attributes of an object that code names, and looks into the methods of its class."""
         kind: Any = type(value)
         self.members(kind)
-        if _own(kind):
+        if own_class(kind):
             self.objects.append(value)
         table = getattr(value, "__dict__", None)
         if isinstance(table, dict):

@@ -98,8 +98,22 @@ class Transform:
         """1 or -1: does y grow with x, or fall?"""
         return 1
 
+    def __eq__(self, other: Any) -> bool:
+        """Is it a transform of the same kind with equal parameters?"""
+        return type(other) is type(self) and all(_same(v, vars(other).get(n)) for n, v in vars(self).items()
+                                                 if n not in ("_cache_size", "_last", "domain", "codomain"))
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape != b.shape:
+        return False
+    return bool((a == b).all()) if isinstance(a, Tensor) or isinstance(b, Tensor) else bool(a == b)
 
 
 class _Inverse(Transform):

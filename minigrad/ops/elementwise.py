@@ -133,7 +133,7 @@ class Elementwise(Primitive):
         """Checks one signature whose dtypes agree already, and finds its kernel."""
         first, dtype = layouts[0], layouts[-1].dtype
         same_device(self.name, layouts)
-        self.allow(dtype)
+        self.allow(first.dtype if is_half(first.dtype) else dtype)
         shape = first.shape if len(layouts) == 1 else broadcast_shapes(self.name, *[x.shape for x in layouts])
         out = layout(first.device, BOOL if self.result == "bool" else dtype, shape)
         why = f"no {self.name} kernel for {dtype}: NumPy"

@@ -15,7 +15,7 @@ import numpy as np
 from ..core.half import finfo, half_result, in_float32
 from ..core.messages import taken
 from ..core.op import Op, op, public
-from ..core.shape import BOOL, default_float, fail, is_float
+from ..core.shape import BOOL, broadcast_shapes, default_float, fail, is_float
 from ..core.shape import result_type as promoted
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable
@@ -268,6 +268,9 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         return clamp_between(input, low=float(min), high=float(max))
     # one promotion for all three: step by step, a 0-d bound would count as much as one with dimensions
     dtype = where.common_dtype(tuple([t for t in (input, min, max) if t is not None]))
+    bounds = [t.array.layout.shape for t in (min, max) if isinstance(t, Tensor)]
+    if bounds:
+        broadcast_shapes("clamp", input.array.layout.shape, *bounds)
     input = cast(input, dtype)
     for bound, outside in ((min, lt), (max, gt)):
         if not isinstance(bound, Tensor) and bound != bound:

@@ -23,7 +23,7 @@ from .arrange import roll, tril, triu
 from .convert import cast
 from .creation import as_tensor
 from .factor import LinAlgError, column, identity, matrices, row, turned, unpacked
-from .join import cat
+from .join import cat, stack
 from .math import abs, add, div, eq, gt, maximum, mul, sub, where
 from .matmul import matmul
 from .reduce import amax, amin, cumprod, sum
@@ -321,6 +321,14 @@ def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = N
     count as 0; `rtol` is by default max(m, n) times the machine epsilon, or 0 where `atol` is given. `rcond` is an
     older name of `rtol`. Derivatives are those of matrices of one rank (Golub and Pereyra 1973)."""
     rtol = rcond if rtol is None else rtol
+    several = [t.array.layout.shape for t in (atol, rtol) if isinstance(t, Tensor) and t.numel() != 1]
+    if several:                                     # one tolerance for each matrix
+        shape = broadcast_shapes("pinv", A.array.layout.shape[:-2], *several)
+        each = [through(as_expanded, t, shape).reshape(-1) if isinstance(t, Tensor) else [t] * prod(shape)
+                for t in (atol, rtol)]
+        flat = A.expand(*shape, *A.shape[-2:]).reshape(-1, *A.shape[-2:])
+        found = [pinv(a, hermitian=hermitian, atol=x, rtol=y) for a, x, y in zip(flat, *each, strict=True)]
+        return (stack(found) if found else pinv(flat)).reshape(*shape, A.shape[-1], A.shape[-2])
     return factor.pinv_op(A, atol=_number(atol, "pinv"), rtol=_number(rtol, "pinv"), hermitian=bool(hermitian))
 
 

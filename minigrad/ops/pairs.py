@@ -116,7 +116,13 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = Non
     apart = sub(x, y)
     if not apart.array.layout.shape[-1]:
         return sum(apart, -1)
-    return vector_norm_op(apart, p=float(p), axes=(apart.array.layout.ndim - 1,), keepdim=False)
+    return _length(apart, p)
+
+
+def _length(apart: Tensor, p: float) -> Tensor:
+    """The norms along the last dimension; NaN beside NaN for p = 0, too."""
+    found = vector_norm_op(apart, p=float(p), axes=(apart.array.layout.ndim - 1,), keepdim=False)
+    return found if p else add(found, sum(where(ne(apart, apart), apart, 0.0), -1))
 
 
 @formula
@@ -134,7 +140,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     apart = sub(index_select(input, 0, first), index_select(input, 0, second))
     if not have.shape[1]:
         return sum(apart, -1)
-    return vector_norm_op(apart, p=float(p), axes=(1,), keepdim=False)
+    return _length(apart, p)
 
 
 @formula

@@ -9,6 +9,7 @@ import array
 import collections
 import contextvars
 import ctypes
+import dataclasses
 import functools
 import importlib
 import operator
@@ -308,3 +309,21 @@ def test_names_that_code_spells_out_leave_other_attributes_alone():
         step(mg.ones(1))
         o.count += 1
     assert len(step.programs) == 1 and [len(p) for p in step.programs.values()] == [1]
+
+
+def test_equal_objects_are_other_arguments():
+    """Of two objects that are equal, each has attributes of its own; a frozen record is its values."""
+    class Batch:
+        def __init__(self, scale):
+            self.scale = scale
+
+        def __eq__(self, other):
+            return isinstance(other, Batch)
+
+        def __hash__(self):
+            return 1
+    step = mg.capture(lambda x, batch: x * batch.scale)
+    assert [step(mg.ones(1), Batch(s)).item() for s in (1.0, 2.0, 3.0)] == [1, 2, 3]
+    Frozen = dataclasses.make_dataclass("Frozen", ["scale"], frozen=True)       # noqa: N806
+    assert [step(mg.ones(1), Frozen(s)).item() for s in (1.0, 2.0, 2.0, 1.0)] == [1, 2, 2, 1]
+    assert len(step.programs) == 5

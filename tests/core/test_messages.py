@@ -242,3 +242,12 @@ def test_a_folder_beside_the_package_is_the_users():
     with pytest.warns(UserWarning, match="Implicit dimension") as seen:
         exec(compile("softmax(y)", name, "exec"), {"softmax": F.softmax, "y": ones(2)})
     assert [w.filename for w in seen] == [name]
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda: mg.clamp(mg.ones(2), mg.ones(3)), r"\[clamp\] shapes must broadcast"), (lambda: mg.ones(2, dtype=mg.float16) << 1, r"\[bitwise_left_shift\] is not defined for float16"),
+    (lambda: mg.nn.utils.prune.random_structured(mg.nn.Linear(2, 2), "weight", 1, dim=5), r"\[prune\] dim out of range"),
+    (lambda: mg.nn.utils.prune.custom_from_mask(mg.nn.Linear(2, 2), "weight", mg.ones(3)), r"\[prune\] mask must have the shape .*got float32\[3\]")])
+def test_errors_name_what_was_called(call, said):
+    with pytest.raises((RuntimeError, ValueError, IndexError, NotImplementedError), match=said):
+        call()

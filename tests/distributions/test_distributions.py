@@ -727,3 +727,14 @@ def test_modes_at_the_edges_and_numbers_as_values():
     assert np.isfinite(mg.autograd.grad(mode[:2].sum(), a)[0].numpy()[:2]).all()
     assert D.Binomial(probs=mg.tensor(0.25)).mean.item() == 0.25
     assert D.Gamma(2.0, 1.0).log_prob(1).item() == -1 and D.Chi2(mg.tensor(4.0)).log_prob(2).shape == ()
+
+
+def test_transforms_with_equal_parameters_are_equal():
+    t = mg.distributions.transforms
+    made = [lambda: t.ExpTransform(), lambda: t.AffineTransform(1.0, 2.0), lambda: t.AffineTransform(mg.tensor([1.0, 2.0]), 2.0), lambda: t.AffineTransform(mg.tensor([1.0, 2.0, 3.0]), 2.0),
+            lambda: t.PowerTransform(mg.tensor(2.0)), lambda: t.ComposeTransform([t.ExpTransform(), t.SigmoidTransform()]), lambda: t.ExpTransform().inv,
+            lambda: t.ReshapeTransform((2,), (1, 2)), lambda: t.IndependentTransform(t.ExpTransform(), 1)]
+    for i, a in enumerate(made):
+        for j, b in enumerate(made):
+            assert (a() == b()) is (i == j) and (i != j or hash(a()) == hash(b()))
+    assert t.AffineTransform(1.0, 2.0) == t.AffineTransform(mg.tensor(1.0), 2.0, cache_size=1) and t.ExpTransform().inv.inv == t.ExpTransform()

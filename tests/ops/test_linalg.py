@@ -221,3 +221,14 @@ def test_factorizations_that_say_which_matrix_is_wrong():
             with pytest.raises(linalg.LinAlgError):
                 call(A, check_errors=True)
     assert linalg.cond(mg.stack([eye, singular]), 1).tolist() == [1.0, float("inf")]
+
+
+def test_pinv_takes_a_tolerance_for_each_matrix():
+    mg.manual_seed(0)
+    a, tolerances = mg.randn(2, 4, 3), (0.1, 0.9)
+    for options in ({"rtol": mg.tensor(tolerances)}, {"rcond": mg.tensor(tolerances)}, {"atol": mg.tensor(tolerances), "rtol": mg.tensor([0.0])}):
+        kind = "atol" if "atol" in options else "rtol"
+        want = [linalg.pinv(m, **{"rtol": 0.0, kind: t}) for m, t in zip(a, tolerances, strict=True)]
+        assert mg.equal(linalg.pinv(a, **options), mg.stack(want))
+    assert linalg.pinv(a[0], rtol=mg.tensor(tolerances)).shape == (2, 3, 4)         # one matrix, two tolerances
+    assert linalg.pinv(mg.zeros(0, 4, 3), rtol=mg.zeros(0)).shape == (0, 3, 4)

@@ -70,3 +70,9 @@ def test_the_distance_of_a_vector_from_itself_has_gradient_0():
 def test_refusals(call, kind, text):
     with pytest.raises(kind, match=text):
         call()
+
+
+def test_nan_stays_nan_in_a_count_of_differences():
+    a, b = mg.tensor([[1.0, mg.nan], [0.0, 0.0]]), mg.tensor([[1.0, mg.nan], [1.0, 0.0], [mg.inf, 0.0]])
+    assert repr(mg.cdist(a, b, p=0).tolist()) == repr([[mg.nan] * 3, [mg.nan, 1.0, 1.0]])
+    assert repr(mg.pdist(b, p=0).tolist()) == repr([mg.nan, mg.nan, 1.0])

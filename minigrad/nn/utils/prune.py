@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from ...core.modes import no_grad
+from ...core.shape import axis_of
 from ...core.tensor import Tensor
 from ...ops.creation import ones_like
 from ...ops.join import cat
@@ -50,6 +51,7 @@ _Pruned.__name__ = "Tensor"             # it prints as one
 
 
 def _slices(t: Any, dim: int) -> Any:
+    axis_of(dim, t.ndim, "prune")
     return t.movedim(dim, 0).reshape(t.shape[dim], -1)
 
 
@@ -226,6 +228,9 @@ class CustomFromMask(BasePruningMethod):
 
     def compute_mask(self, t: Any, default_mask: Any) -> Any:
         """The product of both masks"""
+        if self.mask.shape != default_mask.shape:
+            raise ValueError(f"[prune] mask must have the shape of the parameter, {list(default_mask.shape)}; "
+                             f"got {self.mask.layout}")
         return default_mask * self.mask.to(default_mask.dtype)
 
 
