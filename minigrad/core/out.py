@@ -64,8 +64,8 @@ def made_into(make: Callable[..., Tensor], out: Any, *args: Any, dtype: Any, **o
 
 
 # as in PyTorch, what picks elements or finds their places writes them as they are, and some of it never over an input
-_PICKS = frozenset("amax amin argmax argmin bucketize gather index_select masked_select msort multinomial nanquantile "
-                   "quantile searchsorted take take_along_dim".split())
+_PICKS = frozenset("amax amin argmax argmin bucketize gather index_select isneginf isposinf masked_select msort "
+                   "multinomial nanquantile nonzero quantile searchsorted take take_along_dim".split())
 _APART = frozenset("cat gather index_select kthvalue masked_select median mode nanmedian take take_along_dim "
                    "topk".split())
 
@@ -102,8 +102,9 @@ def into(op: str, out: Any, result: Any, inputs: tuple[Any, ...] = ()) -> Any:
     for t, r in zip(given, results, strict=True):
         if t.array.layout.shape != r.array.layout.shape:
             if t.array.layout.size:
-                warn(f"[{op}] out of shape {list(t.shape)} gets the result's, {list(r.shape)}; PyTorch will refuse "
-                     "that one day: pass a tensor of that shape, or call out.resize_(0) first")
+                warn("An output with one or more elements was resized: "            # programs filter by these words
+                     f"[{op}] out of shape {list(t.shape)} gets the result's, {list(r.shape)}; pass a tensor of that "
+                     "shape, or call out.resize_(0) first")
             t.resize_(r.shape)                  # type: ignore[attr-defined]
     written = [write(op, t, r) for t, r in zip(given, results, strict=True)]
     if not several:

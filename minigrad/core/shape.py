@@ -90,7 +90,7 @@ def broadcast_shapes(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
 def axis_of(axis: Any, ndim: int, op: str) -> int:
     """An axis as 0 <= axis < ndim (a 0-d tensor has the axes 0 and -1); IndexError for one out of range."""
     try:
-        a = operator.index(axis)
+        a = None if isinstance(axis, bool) else operator.index(axis)
     except TypeError:
         a = None
     if a is None:

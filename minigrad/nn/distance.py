@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.shape import broadcast_shapes
+from ..core.shape import broadcast_shapes, fail
 from ..core.tensor import Tensor
 from ..ops.formula import clamp_min, formula
 from ..ops.math import add, div, mul, sub
@@ -21,6 +21,8 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 
     Shapes: x1 and x2 broadcast to (*, D, *) -> (*, *), without dimension `dim`.
     """
+    if eps < 0:
+        fail("cosine_similarity", "eps must not be negative", eps)
     shape = broadcast_shapes("cosine_similarity", x1.shape, x2.shape)
     x1, x2 = x1.expand(shape), x2.expand(shape)
     sizes = [clamp_min(norm(x, 2, dim, keepdim=True), eps) for x in (x1, x2)]

@@ -264,7 +264,9 @@ def cond(A: Tensor, p: Any = None) -> Tensor:
         s = factor.svdvals_op(A)
         return div(s[..., -1], s[..., 0]) if p == -2 else div(s[..., 0], s[..., -1])
     inverse, info = inv_ex(A)
-    return where(gt(info, 0), inf, mul(matrix_norm(A, p), matrix_norm(inverse, p)))
+    singular = gt(info, 0)
+    inverse = where(column(column(singular)), 0.0, inverse)     # of which there would be no singular values
+    return where(singular, inf, mul(matrix_norm(A, p), matrix_norm(inverse, p)))
 
 
 def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Tensor:
@@ -319,7 +321,8 @@ def inv_ex(A: Tensor, *, check_errors: bool = False) -> InvEx:
 def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Tensor:
     """The Moore-Penrose pseudoinverses: (*, m, n) -> (*, n, m). Singular values up to max(atol, rtol * the largest)
     count as 0; `rtol` is by default max(m, n) times the machine epsilon, or 0 where `atol` is given. `rcond` is an
-    older name of `rtol`. Derivatives are those of matrices of one rank (Golub and Pereyra 1973)."""
+    older name of `rtol`. The tolerances are numbers, or tensors with a value for each matrix. Derivatives are those of
+    matrices of one rank (Golub and Pereyra 1973)."""
     rtol = rcond if rtol is None else rtol
     several = [t.array.layout.shape for t in (atol, rtol) if isinstance(t, Tensor) and t.numel() != 1]
     if several:                                     # one tolerance for each matrix

@@ -42,6 +42,13 @@ def test_joining_along_an_axis(name):
             getattr(mg, name)((a, b), **wrong)
 
 
+def test_a_bool_is_no_dim():
+    x = mg.ones(2, 3)
+    for call in (lambda: x.sum(True), lambda: x.topk(1, True), lambda: mg.softmax(x, False), lambda: x.unsqueeze(True), lambda: mg.cat([x, x], True)):
+        with pytest.raises(TypeError, match="dim must be a whole number"):
+            call()
+
+
 def test_matmul_into():
     a, b, out = mg.ones(2, 3), mg.ones(3, 4), mg.empty(2, 4)
     assert mg.matmul(a, b, out=out) is out and out.tolist() == [[3.0] * 4] * 2

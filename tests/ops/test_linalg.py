@@ -1,6 +1,8 @@
 """Linear algebra: the functions above the primitives of factor.py, against NumPy."""
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from support import run_python
@@ -232,3 +234,8 @@ def test_pinv_takes_a_tolerance_for_each_matrix():
         assert mg.equal(linalg.pinv(a, **options), mg.stack(want))
     assert linalg.pinv(a[0], rtol=mg.tensor(tolerances)).shape == (2, 3, 4)         # one matrix, two tolerances
     assert linalg.pinv(mg.zeros(0, 4, 3), rtol=mg.zeros(0)).shape == (0, 3, 4)
+
+
+def test_condition_numbers_of_singular_matrices():
+    for p, want in ((1, math.inf), ("nuc", math.inf), ("fro", math.inf), (-2, 0.0), (None, math.inf)):
+        assert mg.linalg.cond(mg.stack([mg.diag(mg.tensor([1.0, 0.0])), 2 * mg.eye(2)]), p)[0].item() == want
