@@ -7,8 +7,8 @@ from typing import Any
 
 from .. import distributed
 
-__all__ = ["Backend", "GroupMember", "get_rank", "get_world_size", "group", "is_gloo_available", "is_mpi_available",
-           "is_nccl_available", "is_torchelastic_launched"]
+__all__ = ["Backend", "GroupMember", "ReduceOp", "get_rank", "get_world_size", "group", "is_gloo_available",
+           "is_mpi_available", "is_nccl_available", "is_torchelastic_launched"]
 
 
 class group:                # noqa: N801
@@ -18,6 +18,12 @@ class group:                # noqa: N801
 
 
 GroupMember = group
+
+
+class ReduceOp(distributed.ReduceOp):
+    """minigrad's, and names that its collectives refuse."""
+
+    BAND, BOR, BXOR, PREMUL_SUM = "band", "bor", "bxor", "premul_sum"
 
 
 class Backend:

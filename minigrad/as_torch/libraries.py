@@ -10,11 +10,14 @@ from typing import Any, TypeVar
 from ..autograd.function import Function
 from ..core.tensor import Tensor
 from ..distributions import Gamma
+from ..distributions.transforms import _Inverse
 from ..nn import Linear, Module, ModuleList
 from ..nn import functional as F
 from ..nn.init import _fan
 from ..ops.join import cat
 
+Dict, List, Tuple = dict, list, tuple
+_InverseTransform = _Inverse
 InplaceFunction, NonDynamicallyQuantizableLinear = Function, Linear
 StateDict, Number, _size, _ratio_any_t = dict[str, Any], int | float | bool, Sequence[int], float | tuple[float, ...]
 _int, _float, _bool, MAP_LOCATION = int, float, bool, Any

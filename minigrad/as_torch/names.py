@@ -61,6 +61,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         " one_hot_categorical pareto poisson relaxed_bernoulli relaxed_categorical studentT transformed_distribution"
         " uniform von_mises weibull wishart").split()},
     "torch.distributions.constraints": (".distributions.constraints",),
+    "torch.distributions.transforms": (".distributions.transforms", ".as_torch.libraries _InverseTransform"),
     "torch.distributions.utils": (".as_torch.libraries _sum_rightmost", ".as_torch.small _standard_normal clamp_probs"
                                   " lazy_property logits_to_probs probs_to_logits", ".distributions.distribution"),
     "torch.export": (),
@@ -71,7 +72,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.fx": (".as_torch.small wrap",),
     "torch.hub": (".as_torch.small _get_torch_home get_dir set_dir",),
     "torch.jit": (".as_torch.jit",),
-    "torch.jit.annotations": (".as_torch.jit",),
+    "torch.jit.annotations": (".as_torch.jit", ".as_torch.libraries Dict List Tuple"),
     "torch.library": (".as_torch.library",),
     "torch.mps": (".as_torch.mps",),
     "torch.multiprocessing": (".as_torch.multiprocessing",),
@@ -165,6 +166,7 @@ REFUSED: dict[str, str] = {
 REFUSED_NAMES = {f"torch.{name}": reason for reason, names in (
     ("minigrad has real dtypes only", "cdouble cfloat chalf complex complex32 istft"
      " linalg.eig linalg.eigvals polar stft view_as_complex view_as_real"),
+    ("minigrad has no remote calls", "Future"),
     (_PARALLEL, "nn.parallel.gather nn.parallel.parallel_apply nn.parallel.parallel_apply.parallel_apply"
      " nn.parallel.replicate nn.parallel.replicate.replicate nn.parallel.scatter"),
     ("minigrad has no quantized dtypes", "dequantize fake_quantize_per_channel_affine fake_quantize_per_tensor_affine"

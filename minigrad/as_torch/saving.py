@@ -88,10 +88,10 @@ def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights
         if where in _kept and os.path.exists(where) and _kept[where][0] == _stamp(where):
             return copy.deepcopy(_kept[where][1])
         with open(f, "rb") as file:
-            _refuse_pickles(file.read(4), repr(os.fspath(f)))
+            _refuse_pickles(file.read(9), repr(os.fspath(f)))
     else:
         start = f.read()
-        _refuse_pickles(start[:4], "the file")
+        _refuse_pickles(start[:9], "the file")
         f = io.BytesIO(start)
     place = map_location if isinstance(map_location, (str, Device)) else None
     found = files.load(f, place)
@@ -102,7 +102,7 @@ def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights
 
 
 def _refuse_pickles(start: bytes, what: str) -> None:
-    if start.startswith(_PICKLE):
+    if start.startswith(_PICKLE) and start[4:] != b"\0\0\0\0{":          # safetensors: the length of a header, then it
         fail("load", f"{what} was written by PyTorch: a pickle, which can run code when it is read", "",
              "convert it where PyTorch is installed: `safetensors.torch.save_file(torch.load(path), new_path)`, for a "
              "dict of tensors", ValueError)

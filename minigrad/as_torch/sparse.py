@@ -14,12 +14,14 @@ from ..ops.softmax import log_softmax, softmax
 __all__ = ["FloatTensor", "log_softmax", "mm", "softmax", "sparse_coo_tensor", "sum"]
 
 
-def sparse_coo_tensor(indices: Any, values: Any, size: Any = None, *, dtype: Any = None, device: Any = None,
-                      requires_grad: bool = False, check_invariants: bool | None = None,
+def sparse_coo_tensor(indices: Any = None, values: Any = None, size: Any = None, *, dtype: Any = None,
+                      device: Any = None, requires_grad: bool = False, check_invariants: bool | None = None,
                       is_coalesced: bool | None = None) -> Tensor:
     """A dense tensor of shape `size` with values[k] at indices[:, k], 0 elsewhere; values at one place are added.
-    Without `size`, as large as the indices need. Differentiable in `values`."""
+    Without `size`, as large as the indices need; without indices, zeros. Differentiable in `values`."""
     warn("[sparse_coo_tensor] gives a dense tensor: minigrad has no sparse ones")
+    if indices is None:
+        return zeros([int(n) for n in size], dtype=dtype, device=device, requires_grad=requires_grad)
     at = as_tensor(indices, dtype=np.int64)
     found = as_tensor(values, dtype=dtype, device=device)
     shape = [int(n) + 1 for n in at.max(1)[0].tolist()] if size is None else [int(n) for n in size]     # type: ignore

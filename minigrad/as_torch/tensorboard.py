@@ -43,3 +43,15 @@ class SummaryWriter:
 
     def __exit__(self, *_: object) -> None:
         self._writer.close()
+
+
+def _writing(name: str) -> Any:
+    def method(self: SummaryWriter, *args: Any, **named: Any) -> Any:
+        return getattr(self._writer, name)(*_arrays(args), **_arrays(named))
+    method.__name__ = name
+    return method
+
+
+for _name in ("audio custom_scalars embedding figure histogram hparams image images mesh pr_curve scalar scalars text"
+              " video").split():                        # members of the class: of those that inherit, and of mocks
+    setattr(SummaryWriter, f"add_{_name}", _writing(f"add_{_name}"))

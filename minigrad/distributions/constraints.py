@@ -4,13 +4,15 @@
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
 from ..core.half import finfo
 from ..core.tensor import Tensor
 from ..ops.creation import full
+from ..ops.join import cat as joined
+from ..ops.join import stack as stacked
 from ..ops.linalg import eigvalsh
 from ..ops.math import eq, ge, gt, le, logical_and, lt
 
@@ -165,6 +167,34 @@ class independent(Constraint):
         """Where it holds for all of them."""
         truth, dims = self.base_constraint.check(value), self.reinterpreted_batch_ndims
         return truth.flatten(-dims).all(-1) if dims else truth
+
+
+class cat(Constraint):
+    """`cseq[i]` for `lengths[i]` numbers of a value along `dim`, one after the other: for one each without `lengths`"""
+
+    def __init__(self, cseq: Sequence[Constraint], dim: int = 0, lengths: Sequence[int] | None = None) -> None:
+        self.cseq, self.dim = list(cseq), dim
+        self.lengths = [1] * len(self.cseq) if lengths is None else list(lengths)
+        super().__init__(is_discrete=any(c.is_discrete for c in self.cseq),
+                         event_dim=max(c.event_dim for c in self.cseq))
+
+    def check(self, value: Any) -> Tensor:
+        """Where they hold."""
+        parts = zip(self.cseq, value.split(self.lengths, self.dim), strict=True)
+        return joined([c.check(v) for c, v in parts], self.dim)
+
+
+class stack(cat):
+    """`cseq[i]` for `value.select(dim, i)`"""
+
+    def __init__(self, cseq: Sequence[Constraint], dim: int = 0) -> None:
+        super().__init__(cseq, dim)
+        self.event_dim += self.event_dim + dim < 0
+
+    def check(self, value: Any) -> Tensor:
+        """Where they hold."""
+        parts = zip(self.cseq, value.unbind(self.dim), strict=True)
+        return stacked([c.check(v) for c, v in parts], self.dim)
 
 
 class dependent_property(property):

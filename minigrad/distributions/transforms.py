@@ -15,6 +15,7 @@ from ..ops.activation import sigmoid, softplus
 from ..ops.arrange import pad
 from ..ops.creation import arange, eye, tril_indices
 from ..ops.formula import clamp, clamp_min
+from ..ops.join import cat, stack
 from ..ops.linalg import cholesky
 from ..ops.math import exp, log, log1p, tanh
 from ..ops.softmax import softmax
@@ -431,6 +432,62 @@ class IndependentTransform(Transform):
     def inverse_shape(self, shape: Sequence[int]) -> Size:
         """As the base."""
         return self.base_transform.inverse_shape(shape)
+
+
+class CatTransform(Transform):
+    """`tseq[i]` of `lengths[i]` numbers along `dim`, one after the other: of one each without `lengths`."""
+
+    def __init__(self, tseq: Sequence[Transform], dim: int = 0, lengths: Sequence[int] | None = None,
+                 cache_size: int = 0) -> None:
+        super().__init__(cache_size)
+        self.transforms, self.dim = [t.with_cache(cache_size) if cache_size else t for t in tseq], dim
+        self.lengths = [1] * len(self.transforms) if lengths is None else list(lengths)
+        self.bijective = all(t.bijective for t in self.transforms)              # type: ignore[misc]
+        self.domain, self.codomain = (self._constraint([getattr(t, name) for t in self.transforms])
+                                      for name in ("domain", "codomain"))
+
+    def _constraint(self, parts: list[Constraint]) -> Constraint:
+        return constraints.cat(parts, self.dim, self.lengths)
+
+    def _parts(self, x: Any) -> Any:
+        return zip(self.transforms, x.split(self.lengths, self.dim), strict=True)
+
+    def _join(self, parts: list[Tensor]) -> Tensor:
+        return cat(parts, self.dim)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self._join([t(part) for t, part in self._parts(x)])
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self._join([t.inv(part) for t, part in self._parts(y)])
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Any:
+        """Those of the parts, joined; their sum where `dim` is part of a value"""
+        parts = [sum_rightmost(t.log_abs_det_jacobian(a, b), self.event_dim - t.event_dim)
+                 for (t, a), (_, b) in zip(self._parts(x), self._parts(y), strict=True)]
+        dim = (self.dim - x.ndim if self.dim >= 0 else self.dim) + self.event_dim
+        return cat(parts, dim) if dim < 0 else sum(parts[1:], parts[0])
+
+
+class StackTransform(CatTransform):
+    """`tseq[i]` of `x.select(dim, i)`."""
+
+    def __init__(self, tseq: Sequence[Transform], dim: int = 0, cache_size: int = 0) -> None:
+        super().__init__(tseq, dim, None, cache_size)
+
+    def _constraint(self, parts: list[Constraint]) -> Constraint:
+        return constraints.stack(parts, self.dim)
+
+    def _parts(self, x: Any) -> Any:
+        return zip(self.transforms, x.unbind(self.dim), strict=True)
+
+    def _join(self, parts: list[Tensor]) -> Tensor:
+        return stack(parts, self.dim)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Any:
+        """Those of the parts, stacked"""
+        return self._join([t.log_abs_det_jacobian(a, b)
+                           for (t, a), (_, b) in zip(self._parts(x), self._parts(y), strict=True)])
 
 
 class ReshapeTransform(Transform):

@@ -230,6 +230,8 @@ def test_helpers_of_distributions(door):
 def test_sparse_tensors_are_dense(door):
     with pytest.warns(UserWarning, match="gives the dense tensor"):
         assert door.eye(2).to_sparse().tolist() == [[1, 0], [0, 1]]
+    with pytest.warns(UserWarning, match="gives a dense tensor"):
+        assert door.sparse_coo_tensor(size=(2, 3), dtype=door.float64).tolist() == [[0] * 3] * 2
 
     values = door.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
     places = [[0, 1, 1, 0], [2, 0, 0, 2]]
@@ -488,6 +490,12 @@ def test_tensorboard(door, monkeypatch):
             writer.add_graph(None)
     assert calls == [(("runs",), {"comment": "c"}), (("loss", np.float32(1.5)), {"global_step": 2}), "closed"]
     assert isinstance(calls[1][0][1], np.ndarray)
+
+    class Own(door.utils.tensorboard.SummaryWriter):
+        def add_scalar(self, tag, value):
+            super().add_scalar(f"own/{tag}", value)
+    Own("there").add_scalar("loss", 2.0)
+    assert calls[-1] == (("own/loss", 2.0), {}) and "add_image" in dir(Own)
     assert door.utils.tensorboard.writer.SummaryWriter is door.utils.tensorboard.SummaryWriter
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ModuleNotFoundError, match="pip install tensorboardX"):
@@ -797,6 +805,11 @@ def test_ranks_of_a_group(door, monkeypatch):
     assert getattr(dist, f"is_{dist.Backend.GLOO}_available")() is False and dist.Backend.NCCL == "nccl"
     from torch.futures import Future
     assert (Future[door.Tensor] | None) == (Future | None) and not isinstance(1, Future[int])
+    assert not isinstance(door.ones(1), door.Future) and dist.ReduceOp.BAND != dist.ReduceOp.SUM == mg.distributed.ReduceOp.SUM
+    from torch.distributions.transforms import ExpTransform, _InverseTransform
+    assert isinstance(ExpTransform().inv, _InverseTransform)
+    from torch.jit.annotations import List
+    assert List[int] == list[int]
 
 
 def test_classes_in_trees(door):

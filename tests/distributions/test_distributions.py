@@ -432,6 +432,9 @@ def test_transforms_are_pytorchs(torch):
              (lambda k: k.ComposeTransform([k.StickBreakingTransform(), k.ExpTransform()]), (2, 3)), (lambda k: k.PowerTransform(-2.0), (3,)), (lambda k: k.identity_transform, (3,)),
              (lambda k: k.IndependentTransform(k.ExpTransform(), 1), (2, 3)), (lambda k: k.ReshapeTransform((2, 3), (6,)), (4, 2, 3)), (lambda k: k.LowerCholeskyTransform(), (2, 3, 3)),
              (lambda k: k.PositiveDefiniteTransform(), (3, 3)), (lambda k: k.CorrCholeskyTransform(), (2, 6)),
+             (lambda k: k.StackTransform([k.ExpTransform(), k.identity_transform, k.AffineTransform(1.0, -2.0)], -2, cache_size=1), (4, 3, 2)),
+             (lambda k: k.StackTransform([k.ExpTransform(), k.TanhTransform()], 1), (4, 2)), (lambda k: k.CatTransform([k.ExpTransform(), k.AffineTransform(1.0, 2.0)], 1, [1, 2]), (4, 3, 2)),
+             (lambda k: k.CatTransform([k.StickBreakingTransform(), k.AbsTransform()]).transforms[0], (3,)), (lambda k: k.CatTransform([k.ExpTransform(), k.TanhTransform()], -1, cache_size=1), (3, 2)),
              (lambda k: k.CumulativeDistributionTransform((D if k is t else torch.distributions).Normal(0.5, 2.0)), (3,))]
     for make, shape in cases:
         mine, theirs = make(t), make(other)
@@ -454,6 +457,26 @@ def test_transforms_are_pytorchs(torch):
         for k in (t, other):
             with pytest.raises(ValueError):
                 refused(k)
+
+
+def test_joined_transforms_of_vectors_are_pytorchs(torch):
+    x = np.random.default_rng(0).uniform(0.3, 1.2, (4, 3, 2))
+    for dim, lengths in ((0, [1, 3]), (-2, [2, 1]), (-1, [1, 1])):
+        mine, theirs = (k.CatTransform([k.ExpTransform(), k.IndependentTransform(k.AffineTransform(0.5, -2.0), 1)], dim, lengths)
+                        for k in (D.transforms, torch.distributions.transforms))
+        a, b = mg.tensor(x), torch.tensor(x)
+        np.testing.assert_allclose(array(mine.log_abs_det_jacobian(a, mine(a))), theirs.log_abs_det_jacobian(b, theirs(b)).numpy())
+        assert mine.event_dim == theirs.event_dim == 1
+
+
+def test_joined_constraints():
+    c, x = D.constraints, mg.tensor([[1.0, -1.0, 0.5], [-1.0, 2.0, 0.5]])
+    assert c.stack([c.positive, c.real, c.unit_interval], -1).check(x).tolist() == [[True, True, True], [False, True, True]]
+    assert c.cat([c.positive, c.less_than(0.0)], 1, [1, 2]).check(x).tolist() == [[True, True, False], [False, False, False]]
+    both = c.stack([c.boolean, c.simplex], 0)
+    assert both.is_discrete and both.event_dim == 1 and c.stack([c.real, c.real], -1).event_dim == 1 and c.cat([c.real, c.simplex], -1).event_dim == 1
+    with pytest.raises((ValueError, RuntimeError)):
+        c.cat([c.real, c.real]).check(mg.ones(3))
 
 
 BOUNDED = [lambda c, lib: c.real, lambda c, lib: c.positive, lambda c, lib: c.nonnegative, lambda c, lib: c.greater_than(lib.tensor([1.0, 2.0, 3.0])), lambda c, lib: c.greater_than_eq(-1.0),

@@ -119,16 +119,18 @@ NAMES = {
         AveragedModel SWALR get_ema_avg_fn get_ema_multi_avg_fn get_swa_avg_fn get_swa_multi_avg_fn update_bn
     """,
     "minigrad.distributions": """
-        AbsTransform AffineTransform Bernoulli Beta Binomial Categorical Cauchy Chi2 ComposeTransform
-        ContinuousBernoulli CorrCholeskyTransform CumulativeDistributionTransform Dirichlet Distribution ExpTransform
-        Exponential FisherSnedecor Gamma GeneralizedPareto Geometric Gumbel HalfCauchy HalfNormal Independent
-        IndependentTransform InverseGamma Kumaraswamy LKJCholesky Laplace LogNormal LogisticNormal
-        LowRankMultivariateNormal LowerCholeskyTransform MixtureSameFamily Multinomial MultivariateNormal
-        NegativeBinomial Normal OneHotCategorical OneHotCategoricalStraightThrough Pareto Poisson
-        PositiveDefiniteTransform PowerTransform RelaxedBernoulli RelaxedOneHotCategorical ReshapeTransform
-        SigmoidTransform SoftmaxTransform SoftplusTransform StickBreakingTransform StudentT TanhTransform Transform
-        TransformedDistribution Uniform VonMises Weibull Wishart biject_to constraints identity_transform kl_divergence
-        register_kl transform_to transforms
+        AbsTransform AffineTransform Bernoulli Beta Binomial CatTransform Categorical Cauchy Chi2
+        ComposeTransform ContinuousBernoulli CorrCholeskyTransform CumulativeDistributionTransform
+        Dirichlet Distribution ExpTransform Exponential FisherSnedecor Gamma GeneralizedPareto
+        Geometric Gumbel HalfCauchy HalfNormal Independent IndependentTransform InverseGamma
+        Kumaraswamy LKJCholesky Laplace LogNormal LogisticNormal LowRankMultivariateNormal
+        LowerCholeskyTransform MixtureSameFamily Multinomial MultivariateNormal NegativeBinomial
+        Normal OneHotCategorical OneHotCategoricalStraightThrough Pareto Poisson
+        PositiveDefiniteTransform PowerTransform RelaxedBernoulli RelaxedOneHotCategorical
+        ReshapeTransform SigmoidTransform SoftmaxTransform SoftplusTransform StackTransform
+        StickBreakingTransform StudentT TanhTransform Transform TransformedDistribution Uniform
+        VonMises Weibull Wishart biject_to constraints identity_transform kl_divergence register_kl
+        transform_to transforms
     """,
     "minigrad.nn.utils.parametrize": """
         ParametrizationList cached is_parametrized register_parametrization remove_parametrizations
