@@ -18,6 +18,7 @@ from .core.modes import enable_grad, mode, no_grad
 from .core.shape import fail
 from .core.tape import edge_of, reachable
 from .core.tensor import Tensor
+from .core.warning import warn
 from .ops.creation import ones_like, zeros, zeros_like
 from .ops.formula import equal
 from .ops.join import stack
@@ -347,7 +348,8 @@ def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = No
     `named_parameters` and `named_buffers` have them. The module is as before afterwards.
 
     With `tie_weights`, all names of a parameter that is in the module several times get the tensor that one of them is
-    given. With `strict`, RuntimeError unless all names are given, and no others.
+    given; ValueError for two. With `strict`, RuntimeError unless all names are given, and no others; else other names
+    are ignored, with a warning. What `forward` assigns to one of the names is found in the dict afterwards.
     """
     dicts = parameter_and_buffer_dicts
     given: dict[str, Tensor] = {}
@@ -357,22 +359,30 @@ def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = No
                 raise ValueError(f"[func.functional_call] {name!r} is in several of the dicts")
         given.update(one)
     places = _places(module)
-    if strict and set(given) != set(places):
-        fail("func.functional_call", "with strict all parameters and buffers must be given, and no others",
-             [f"missing {sorted(set(places) - set(given))}", f"unknown {sorted(set(given) - set(places))}"])
-    for name in given:
-        if name not in places:
-            raise KeyError(f"[func.functional_call] the module has no parameter or buffer {name!r}")
+    unknown = sorted(set(given) - set(places))
     if tie_weights:
         tied = {id(table[key]): given[name] for name, (table, key) in places.items() if name in given}
+        if any(value is not tied.get(id(table[key]), value) for name, value in given.items() if name in places
+               for table, key in (places[name],)):
+            raise ValueError("[func.functional_call] the names of one tied parameter were given several tensors; pass "
+                             "one of them, or tie_weights=False")
         others = {name: tied[id(table[key])] for name, (table, key) in places.items() if id(table[key]) in tied}
         given = {**others, **given}
+    if strict and set(given) != set(places):
+        fail("func.functional_call", "with strict all parameters and buffers must be given, and no others",
+             [f"missing {sorted(set(places) - set(given))}", f"unknown {unknown}"])
+    if unknown:
+        warn(f"[func.functional_call] the module has no parameters and buffers {', '.join(unknown)}: they are ignored")
+        given = {name: value for name, value in given.items() if name in places}
     before = [(*places[name], places[name][0][places[name][1]]) for name in given]
     try:
         for name, value in given.items():
             table, key = places[name]
             table[key] = value
-        return module(*(() if args is None else args if isinstance(args, tuple) else (args,)), **(kwargs or {}))
+        out = module(*(() if args is None else args if isinstance(args, tuple) else (args,)), **(kwargs or {}))
+        if isinstance(dicts, dict):                     # `self.steps = self.steps + 1` in forward changes what is given
+            dicts.update({name: places[name][0][places[name][1]] for name in dicts if name in places})
+        return out
     finally:
         for table, key, value in before:
             table[key] = value

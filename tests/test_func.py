@@ -106,6 +106,26 @@ def test_tied_weights():
     zero = {"a.weight": mg.zeros(2, 2)}
     assert func.functional_call(Tied(), zero, mg.ones(2)).tolist() == [0, 0]
     assert func.functional_call(Tied(), zero, mg.ones(2), tie_weights=False).tolist() != [0, 0]
+    assert func.functional_call(Tied(), zero, mg.ones(2), strict=True).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="tied"):
+        func.functional_call(Tied(), {**zero, "b.weight": mg.ones(2, 2)}, mg.ones(2))
+    with pytest.warns(UserWarning, match="no parameters and buffers c, d"):
+        assert func.functional_call(Tied(), {**zero, "d": mg.ones(1), "c": mg.ones(1)}, mg.ones(2)).tolist() == [0, 0]
+
+
+def test_what_forward_assigns_is_found_in_the_dict():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", mg.zeros(1))
+
+        def forward(self, x):
+            self.count = self.count + 1
+            return x + self.count
+    module, given = Counts(), {"count": mg.tensor([2.0])}
+    start = given["count"]
+    assert func.functional_call(module, given, mg.ones(1)).item() == 4
+    assert given["count"].item() == 3 and start.item() == 2 and module.count.item() == 0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -131,7 +151,7 @@ def test_what_torch_gives(torch):
     (lambda: func.vmap(mg.dot, in_dims=(0, 0, 0))(mg.ones(2, 2), mg.ones(2, 2)), ValueError, "in_dims"),
     (lambda: func.vmap(lambda x: x.item())(mg.ones(2)), TypeError, "must be tensors"),
     (lambda: func.vmap(mg.dot, randomness="x"), RuntimeError, "randomness"),
-    (lambda: func.functional_call(nn.Linear(1, 1), {"x": mg.ones(1)}, mg.ones(1)), KeyError, "no parameter"),
+    (lambda: func.functional_call(nn.Linear(1, 1), {"x": mg.ones(1)}, mg.ones(1), strict=True), RuntimeError, r"unknown \['x'\]"),
     (lambda: func.functional_call(nn.Linear(1, 1), {"bias": mg.ones(1)}, mg.ones(1), strict=True), RuntimeError, "missing"),
     (lambda: func.functional_call(nn.Linear(1, 1), ({"bias": mg.ones(1)},) * 2, mg.ones(1)), ValueError, "several"),
     (lambda: func.stack_module_state([]), RuntimeError, "at least one"),

@@ -11,7 +11,7 @@ from ..ops import rnn
 from ..ops.creation import empty
 from ..ops.join import cat
 from ..ops.math import where
-from ..ops.places import as_strided
+from ..ops.places import as_strided, segment_reduce
 
 __all__ = ["empty_permuted", "empty_strided", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d",
            "max_pool2d_with_indices_backward", "native_batch_norm", "native_dropout_backward", "native_group_norm",
@@ -152,6 +152,11 @@ def embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad
     """`F.embedding` with the weight first; no row is padding if `padding_idx` is negative."""
     padding = None if padding_idx < 0 else padding_idx
     return F.embedding(indices, weight, padding, None, 2.0, scale_grad_by_freq, sparse)
+
+
+def _segment_reduce(data: Tensor, reduce: str, **named: Any) -> Tensor:
+    """`segment_reduce`."""
+    return segment_reduce(data, reduce, **named)
 
 
 def native_channel_shuffle(input: Tensor, groups: int) -> Tensor:

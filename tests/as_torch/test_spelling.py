@@ -700,6 +700,7 @@ def test_cells_as_functions(door):
         for a, b in zip(*[(v,) if isinstance(v, mg.Tensor) else v for v in (out, want)], strict=True):
             assert door.allclose(a, b)
     assert door.embedding(door.eye(3), door.tensor([2, 0])).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert door._segment_reduce(door.arange(4.0), "sum", lengths=door.tensor([1, 3])).tolist() == [0, 6]
     assert door.native_channel_shuffle(door.arange(4.0).view(1, 4, 1), 2).flatten().tolist() == [0, 2, 1, 3] and door.ops.aten.slice_copy(door.arange(4), 0, 1, 3).tolist() == [1, 2]
 
 
