@@ -28,7 +28,7 @@ from operator import attrgetter, is_, itemgetter, methodcaller
 from pathlib import Path
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
-from weakref import ref
+from weakref import WeakSet, ref
 
 import numpy as np
 
@@ -211,8 +211,8 @@ class Piece:
     def same(self) -> bool:
         """Are the entries what they were, by value where that decides? Then remembers the objects of now."""
         now = self.now()
-        if len(now) != len(self.then) or any(n not in self.then or not equal(v, self.then[n]) for n, v in now.items()):
-            return False
+        if len(now) != len(self.then) or not all(map(equal, chain(*now.items()), chain(*self.then.items()))):
+            return False                    # entries, or their order
         self.then = now
         return True
 
@@ -492,7 +492,7 @@ class Notes:
         kind: Any = type(value)
         if "__wrapped__" in getattr(value, "__dict__", ()):
             self.visit(value.__wrapped__, text)
-        elif isinstance(value, Mapping) and not own_class(kind):
+        elif isinstance(value, (Mapping, WeakSet)) and not own_class(kind):
             self._container(value, text)
         elif kind.__module__.startswith("minigrad.distributions"):
             self._container(vars(value), text)
@@ -509,6 +509,7 @@ class Notes:
             self.visit(value.environ._data, "os.environ")
         if not foreign(getattr(value, "__file__", None)):
             self._attributes(table, name)
+            self.visit(table.get("__getattr__"), name)
             return
         named = [n for n in table if n in self.names and n != "modules"]
         inner = [n for n in named if isinstance(table[n], ModuleType)]
@@ -598,6 +599,11 @@ class Notes:
         kind: Any = type(cls)
         if own_class(kind):
             self.members(kind)
+        if "__subclasses__" in self.names and own_class(cls):
+            self.add(Still(cls, lambda: len(type.__subclasses__(cls))), ("content",), cls.__name__)
+            below: list[type] = type.__subclasses__(cls)
+            for found in below:
+                self.members(found)
 
     def object(self, value: Any, text: str) -> None:
         """Notes the attributes of an object that code names, and looks into the methods of its class."""

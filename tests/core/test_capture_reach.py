@@ -201,10 +201,12 @@ def classes_of_classes():
         @staticmethod
         def backward(ctx, g):
             return g * table["rate"]
+    more = []
     plain, holder, w = Plain(), Holder(), mg.ones(3, requires_grad=True)
     hidden[holder] = 1.0
     factor = vars(Holder)["bound"].args[0]
-    return [scaled_by(lambda: Plain.rate, lambda: table.update(rate=2.0)), scaled_by(lambda: Plain.level, lambda: setattr(Meta, "level", 2.0)),
+    return [scaled_by(lambda: sum(c.own for c in Plain.__subclasses__()), lambda: setattr(Other, "own", 3.0), lambda: more.append(type("More", (Plain,), {}))),
+            scaled_by(lambda: Plain.rate, lambda: table.update(rate=2.0)), scaled_by(lambda: Plain.level, lambda: setattr(Meta, "level", 2.0)),
             scaled_by(lambda: plain.own, lambda: setattr(plain, "__class__", Other)),
             (lambda x: swapped(x - 2), [lambda: setattr(swapped[0], "__class__", nn.Tanh)]),
             scaled_by(lambda: holder.rate, lambda: hidden.update({holder: 2.0})), scaled_by(lambda: holder.bound(), lambda: factor.insert(0, 2.0)),
@@ -219,7 +221,10 @@ def other_modules():
     get, kept = os.getenv, nn.functional.relu
     change = lambda: setattr(module, "rate", 2.0)           # noqa: E731
     string.settings = [1.0]
-    return [scaled_by(lambda: sys.modules["settings_of_a_program"].__dict__["rate"], change),
+    late, levels = types.ModuleType("late_settings"), {"level": 1.0}
+    late.__file__, late.__dict__["__getattr__"] = "/tmp/late.py", lambda name: levels[name]
+    return [scaled_by(lambda: late.level, lambda: levels.update(level=2.0)),
+            scaled_by(lambda: sys.modules["settings_of_a_program"].__dict__["rate"], change),
             scaled_by(lambda: sys.modules[__name__].SETTING, lambda: globals().update(SETTING=SETTING + 1)),
             scaled_by(lambda: importlib.import_module("settings_of_a_program").rate, change),
             scaled_by(lambda: float(get("MINIGRAD_TEST")), lambda: os.environ.update(MINIGRAD_TEST="2")),
@@ -237,6 +242,9 @@ def holders():
 
     class Counted(np.ndarray):
         pass
+
+    class Scale:
+        s = 3.0
     config, listed, counted = Config(), Listed([1.0]), np.ones(2).view(Counted)
     config.rate = listed.rate = counted.rate = 1.0
     line, event, lock, raw = queue.SimpleQueue(), threading.Event(), threading.Lock(), bytearray(b"\1")
@@ -246,7 +254,11 @@ def holders():
     @functools.lru_cache
     def cached():
         return values[0]
-    return [scaled_by(lambda: config.rate, lambda: setattr(config, "rate", 2.0)),
+    ordered, members = {"a": 1.0, "b": 2.0}, [Scale(), Scale()]
+    some = weakref.WeakSet(members[:1])
+    return [scaled_by(lambda: next(iter(ordered.values())), lambda: ordered.update(a=ordered.pop("a"))),
+            scaled_by(lambda: sum(o.s for o in some), lambda: some.add(members[1]), lambda: setattr(members[0], "s", 5.0)),
+            scaled_by(lambda: config.rate, lambda: setattr(config, "rate", 2.0)),
             scaled_by(lambda: listed.rate * listed[0], lambda: setattr(listed, "rate", 2.0)),
             scaled_by(lambda: counted.rate, lambda: setattr(counted, "rate", 2.0)),
             scaled_by(lambda: line.qsize() + 1, lambda: line.put(1)), scaled_by(lambda: 2.0 if event.is_set() else 1.0, event.set),
@@ -258,7 +270,7 @@ def holders():
 
 @pytest.mark.parametrize("kind, number", [(kind, i) for kind, count in ((containers, 9), (functions, 5), (classes, 2), (hooks, 2),
                                                                         (members, 5), (families, 3), (computed_names, 15),
-                                                                        (classes_of_classes, 7), (other_modules, 6), (holders, 11)) for i in range(count)])
+                                                                        (classes_of_classes, 8), (other_modules, 7), (holders, 13)) for i in range(count)])
 def test_changes_are_seen(kind, number, monkeypatch):
     seen = []
     for wrap in (lambda f: f, mg.capture):

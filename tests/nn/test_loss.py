@@ -114,3 +114,9 @@ def test_an_ignored_item_loses_0_and_not_minus_0():
     for weight in (None, mg.ones(2)):
         for loss in (F.nll_loss, F.cross_entropy):
             assert not np.signbit(loss(x, target, weight, reduction="none").numpy()).any()
+
+
+def test_labels_may_be_bytes():
+    x = mg.randn(2, 3)
+    for f in (F.cross_entropy, F.nll_loss):
+        assert mg.equal(f(x, mg.tensor([0, 2], dtype=mg.uint8)), f(x, mg.tensor([0, 2])))
