@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.op import Primitive, same_device
+from ..core.out import into
 from ..core.shape import BOOL, fail, is_float
 from ..core.shape import broadcast_shapes as broadcast
 from ..core.tensor import Size, Tensor
@@ -63,9 +64,10 @@ from .view import (
 def _copied(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function that copies what a view gives."""
     @wraps(function)
-    def copied(input: Tensor, *args: Any, **options: Any) -> Any:
+    def copied(input: Tensor, *args: Any, out: Any = None, **options: Any) -> Any:
         found = function(input, *args, **options)
-        return tuple([clone(piece) for piece in found]) if isinstance(found, tuple) else clone(found)
+        found = tuple([clone(piece) for piece in found]) if isinstance(found, tuple) else clone(found)
+        return found if out is None else into(copied.__name__, out, found)
     copied.__name__ = copied.__qualname__ = f"{function.__name__}_copy"
     copied.__module__ = __name__
     copied.__doc__ = f"`{function.__name__}`, as a copy: not a view."

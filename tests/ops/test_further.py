@@ -16,6 +16,12 @@ def test_copies_are_no_views():
                    mg.narrow_copy(x, 0, 0, 1), mg.alias_copy(x), mg.squeeze_copy(x), mg.unfold_copy(x, 1, 2, 1), mg.unbind_copy(x)[0], mg.split_copy(x, 1)[0]):
         copied.fill_(9)
     assert x.tolist() == [[0, 1, 2], [3, 4, 5]]
+    for call in (lambda **o: mg.permute_copy(x, (1, 0), **o), lambda **o: mg.permute_copy(x, 1, 0, **o), lambda **o: mg.view_copy(x, 6, **o), lambda **o: mg.t_copy(x, **o)):
+        out = mg.empty(0, dtype=x.dtype)
+        assert call(out=out) is out and out.tolist() == call().tolist()
+    rows = [mg.empty(0, dtype=x.dtype) for _ in range(2)]
+    mg.unbind_copy(x, out=rows)
+    assert [r.tolist() for r in rows] == x.tolist()
 
 
 def test_frexp_is_exact_for_all_sizes():
