@@ -30,8 +30,9 @@ from .convert import cast, extreme_of
 from .creation import as_tensor, empty
 from .formula import formula, selection
 from .index import each_row, getitem, index_rows, scatter, scatter_add, scattered
-from .math import div, eq, floor_divide, mul, sub, where
+from .math import add, div, eq, floor_divide, isnan, logical_and, logical_or, mul, sub, where
 from .reduce import any, cumsum
+from .reduce import sum as sum_of
 from .take import checked, gather_at, index_add_op, index_dtype, scatter_add_op, scatter_op, take_at
 from .through import bind, planner, through
 from .view import (
@@ -70,9 +71,9 @@ def _host_scatter(name: str, pick: Callable[..., Any]) -> Callable[..., Plan]:
 
 def _shares(g: Tensor, x: Tensor, index: Tensor, src: Tensor, out: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """g divided by how many elements are the extreme of a place, and which those of x and src are."""
-    dtype = x.array.layout.dtype
-    of_x = cast(eq(x, out), dtype)
-    of_src = cast(eq(src, gather_at(out, index, dim)), dtype)
+    dtype, there = x.array.layout.dtype, gather_at(out, index, dim)
+    of_x, of_src = [cast(logical_or(eq(a, b), logical_and(isnan(a), isnan(b))), dtype)         # NaNs are equal here
+                    for a, b in ((x, out), (src, there))]
     return div(g, scatter_add_op(of_x, index, of_src, dim=dim)), of_x, of_src
 
 
@@ -406,6 +407,8 @@ def segment_reduce(data: Tensor, reduce: str, *, lengths: Tensor | None = None, 
     found = scatter_reduce(base, 1, index, through(as_reshaped, data, (rows, n, rest)), kind)
     found = through(as_reshaped, getitem(found, (slice(None), slice(0, s))), (*have.shape[:lead], s,
                                                                               *have.shape[lead + 1:]))
+    if not have.size:                                   # part of the graph, with a gradient of no elements
+        found = add(found, sum_of(data))
     if reduce != "mean":
         return found
     empty_is = np.where(counts == 0, math.nan if initial is None else 1.0, np.maximum(counts, 1))

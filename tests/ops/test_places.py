@@ -157,3 +157,21 @@ def test_no_segments():
     assert mg.segment_reduce(mg.ones(2, 0), "sum", lengths=none.reshape(1, 0).expand(2, 0), axis=1).shape == (2, 0)
     for counts in ({"lengths": mg.zeros(0, 2, dtype=mg.int64), "unsafe": True}, {"offsets": mg.zeros(0, 3, dtype=mg.int64)}):
         assert mg.segment_reduce(mg.ones(0, 4), "mean", axis=1, **counts).shape == (0, 2)
+
+
+def test_the_gradient_of_an_extreme_goes_to_its_nan():
+    """As that of `max`: several NaNs share it."""
+    for how in ("amax", "amin"):
+        x, src = mg.tensor([0.0, mg.nan, 2.0], requires_grad=True), mg.tensor([1.0, mg.nan, 3.0, mg.nan, 2.0], requires_grad=True)
+        mg.scatter_reduce(x, 0, mg.tensor([0, 0, 0, 1, 2]), src, how).sum().backward()
+        assert x.grad.tolist() == [0, 0.5, 0.5] and src.grad.tolist() == [0, 1, 0, 0.5, 0.5]
+    data = mg.tensor([1.0, mg.nan, 3.0], requires_grad=True)
+    mg.segment_reduce(data, "max", lengths=mg.tensor([1, 2])).sum().backward()
+    assert data.grad.tolist() == [1, 1, 0]
+
+
+def test_segments_of_nothing_are_part_of_the_graph():
+    for how in ("sum", "mean", "max", "min", "prod"):
+        data = mg.ones(0, 3, requires_grad=True)
+        mg.segment_reduce(data, how, lengths=mg.tensor([0, 0]), initial=2.0).sum().backward()
+        assert data.grad.shape == (0, 3)
