@@ -94,8 +94,9 @@ scatter_extreme = Primitive(
 
 
 def _product_vjp_src(g: Tensor, x: Tensor, index: Tensor, src: Tensor, dim: int) -> Tensor:
-    """g times the product of all other factors, as a function of them: those of src that are 0 are not divided by."""
-    zero, one = eq(src, 0), _ones(tuple(x.shape), x)
+    """g times the product of all other factors, as a function of them: those of src that are 0 or NaN are not divided
+    by."""
+    zero, one = logical_or(eq(src, 0), isnan(src)), _ones(tuple(x.shape), x)
     rest = scatter_prod(x, index, where(zero, 1.0, src), dim=dim)           # of the factors that are not 0
     zeros = scatter_prod(one, index, where(zero, src, 1.0), dim=dim)
     of_others = div(gather_at(mul(rest, zeros), index, dim), where(zero, 1.0, src))

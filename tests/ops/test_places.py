@@ -170,6 +170,12 @@ def test_the_gradient_of_an_extreme_goes_to_its_nan():
     assert data.grad.tolist() == [1, 1, 0]
 
 
+def test_the_gradient_of_a_nan_among_factors_is_the_product_of_the_others():
+    data = mg.tensor([1.0, mg.nan, 3.0, 4.0, 0.0], requires_grad=True)
+    mg.segment_reduce(data, "prod", lengths=mg.tensor([1, 2, 2]), initial=2.0).sum().backward()
+    assert str(data.grad.tolist()) == "[2.0, 6.0, nan, 0.0, 8.0]"
+
+
 def test_segments_of_nothing_are_part_of_the_graph():
     for how in ("sum", "mean", "max", "min", "prod"):
         data = mg.ones(0, 3, requires_grad=True)
