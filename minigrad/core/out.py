@@ -93,7 +93,8 @@ def into(op: str, out: Any, result: Any, inputs: tuple[Any, ...] = ()) -> Any:
         if to.shape == r.array.layout.shape or op in _APART:
             written_once(op, to)
         check_kind(op, to, r.array.layout)
-        if to.dtype != r.dtype and (op in _PICKS or hasattr(result, "_fields")):
+        if to.dtype != r.dtype and (op in _PICKS or hasattr(result, "_fields") or
+                                    op in ("all", "any") and to.dtype != np.uint8):             # an old mask
             fail(op, "out must have the dtype of the result", [to, r.array.layout])
     if op in _APART or several and op in ("max", "min"):
         _apart(op, given[0].array, inputs)

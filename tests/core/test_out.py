@@ -127,7 +127,9 @@ def test_out_of_another_shape_gets_that_of_the_result():
             with pytest.warns(UserWarning, match="gets the result's"):
                 assert call(given) is given
             assert given.shape == want.shape and given.tolist() == want.tolist() and (base is None or base.tolist() == kept)
-    for name in ("nonzero", "isposinf", "argmax"):
+    for name in ("all", "any"):
+        assert getattr(mg, name)(X, 1, out=mg.empty(0, dtype="uint8")).tolist() == getattr(mg, name)(X, 1).tolist()
+    for name in ("nonzero", "isposinf", "argmax", "all", "any"):
         with pytest.raises(RuntimeError, match="dtype of the result"):
             getattr(mg, name)(X, out=mg.empty(0))
     for out in (mg.empty(2, 2), mg.ones(2, 4)[:, 1:3].t()):                 # PyTorch fills these in their own shape
