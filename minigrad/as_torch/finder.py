@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from .refused import refused
 
 _ROOT = __package__.partition(".")[0]
 _NOTHING = object()
+_OWN_NAMES: Any = vars(ModuleType)["__dict__"]       # what a module object holds
 
 
 class Door(ModuleType):
@@ -51,6 +53,17 @@ class Door(ModuleType):
         reason = self.__reason or REFUSED_NAMES.get(f"{self.__name__}.{name}")
         return refused(f"{self.__name__}.{name}", reason) if reason else _NOTHING
 
+    @property
+    def __dict__(self) -> dict[str, Any]:               # type: ignore[override]
+        """All names with their values, for `torch.optim.__dict__["SGD"]`."""
+        found: dict[str, Any] = _OWN_NAMES.__get__(self)
+        if "__path__" in found and not found.setdefault("_complete", False):
+            found["_complete"] = True                   # before the loop: what is imported in it may look here
+            for name in {*self.__dir__()} - found.keys():
+                with suppress(AttributeError, ImportError):
+                    getattr(self, name)
+        return found
+
     def __dir__(self) -> list[str]:
         """All names, those too that were not asked for yet."""
         found = {n.rpartition(".")[2] for n in MODULES if n.rpartition(".")[0] == self.__name__}
@@ -58,7 +71,7 @@ class Door(ModuleType):
             name, *only = source.split()
             module = import_module(name)
             found.update(only or getattr(module, "__all__", None) or dir(module))
-        return sorted(found | set(super().__dir__()))
+        return sorted(found | _OWN_NAMES.__get__(self).keys())
 
 
 class _Gradcheck(Door):

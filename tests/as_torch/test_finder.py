@@ -57,6 +57,16 @@ def test_each_module_of_the_table(name, door):
             getattr(module, known, None)
 
 
+def test_names_are_in_the_dict_of_a_module(door):
+    import torch.optim as optim
+    assert optim.__dict__["SGD"] is mg.optim.SGD and vars(door.nn)["Linear"] is mg.nn.Linear and door.__dict__["float32"] is door.float32
+    chosen = sorted(n for n in optim.__dict__ if n[0].isupper() and isinstance(optim.__dict__[n], type) and issubclass(optim.__dict__[n], optim.Optimizer))
+    assert "Adam" in chosen and "SGD" in chosen and "missing" not in optim.__dict__
+    optim.own = 1
+    assert optim.__dict__["own"] == 1 and "own" in dir(optim)
+    del optim.own
+
+
 def test_unknown_modules_and_names(door):
     with pytest.raises(ModuleNotFoundError, match="torch.nothing"):
         importlib.import_module("torch.nothing")
