@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import inspect
 import os
 import random
 import re
@@ -51,6 +52,9 @@ _DRAWING = (random.Random, np.random.Generator, np.random.RandomState)
 _APPENDING = ("append", "extend", "insert", "appendleft")
 _BY_NAME = ("getattr", "hasattr", "setattr", "delattr")
 _WIDE = ("vars", "dir", "__dict__", "__getattribute__", "eval", "exec")     # may read any attribute
+# these read what the code that uses them names, or are not part of a step
+_ASIDE = ("__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__repr__", "__str__", "__dir__", "__del__",
+          "__getstate__", "__setstate__", "__reduce__", "__copy__", "__deepcopy__")
 _IMPORTING = {"modules", "import_module", "__import__"}
 _MAKERS = ("__init__", "__new__", "__dict__", "__weakref__", "__init_subclass__", "__class_getitem__")
 
@@ -91,10 +95,15 @@ def _computed(steps: list[dis.Instruction]) -> bool:
     return True
 
 
+def _of_self(step: dis.Instruction) -> bool:
+    return step.opname.startswith("LOAD_") and step.argval == "self"
+
+
 class _Code:
     """The names in the text of a function: globals that it reads, attributes, lines that assign, what it reads.
 
     wide    may it read attributes that it does not spell out?
+    inward  may it read such ones of `self`?
     """
 
     def __init__(self, code: CodeType) -> None:
@@ -105,8 +114,16 @@ class _Code:
         self.reads: set[str] = set()
         line, constant, loaded = code.co_firstlineno, None, None
         steps = list(dis.get_instructions(code))
-        self.wide = any(s.argval in _WIDE or s.argval in _BY_NAME and _computed(steps[i:])
-                        for i, s in enumerate(steps, 1) if s.opname.startswith("LOAD_") and s.opname != "LOAD_CONST")
+        self.wide = self.inward = False
+        for i, s in enumerate(steps, 1):
+            if s.opname.startswith("LOAD_") and s.opname != "LOAD_CONST" and (
+                    s.argval in _WIDE or s.argval in _BY_NAME and _computed(steps[i:])):
+                i += steps[i].opname == "PUSH_NULL"
+                if _of_self(steps[i - 2]) if s.argval == "__dict__" else _of_self(steps[i]) \
+                        and not steps[i + 1].opname.startswith(("LOAD_ATTR", "LOAD_METHOD")):
+                    self.inward = True
+                else:
+                    self.wide = True
         for step in steps:
             if loaded is not None and step.argval not in _APPENDING:
                 self.reads.add(loaded)          # not only appended to
@@ -138,6 +155,7 @@ class _Code:
             self.stores.update(found.stores)
             self.reads |= found.reads
             self.wide |= found.wide
+            self.inward |= found.inward
 
 
 @functools.lru_cache(4096)
@@ -359,6 +377,8 @@ class Notes:
         # the attributes that the code found so far names; the methods of a `Function` are called unnamed
         self.names = {"training", "forward", "backward", "vjp", "setup_context"}
         self.wide = False                           # may it read others, too?
+        self.inward: set[type] = set()              # classes whose methods may read others of `self`
+        self.methods: set[CodeType] = set()         # these methods
         self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
         self.reads: set[str] = set()                # the names that are read, and not only appended to
         self._clear()
@@ -380,8 +400,8 @@ class Notes:
         """Finds everything from the roots: (object, what it is called)."""
         self.roots = roots
         count: Any = None
-        while count != (len(self.names), self.wide):    # code found late may name attributes of objects found early
-            count = len(self.names), self.wide
+        while count != (len(self.names), len(self.inward), self.wide):  # code found late may name what was found early
+            count = len(self.names), len(self.inward), self.wide
             self._clear()
             for value, text in roots:
                 self.visit(value, text)
@@ -542,7 +562,8 @@ class Notes:
         self.names |= found.attributes
         self.stores.update(found.stores)
         self.reads |= found.reads
-        self.wide |= found.wide
+        if code.co_name not in _ASIDE:
+            self.wide |= found.wide or found.inward and code not in self.methods
         there, known = function.__globals__, list(self.names if "globals" in found.globals else found.globals)
         for table, named in ((vars(sys.modules["builtins"]), [n for n in known if n not in there]), (there, known)):
             if named:                       # globals that are not there yet, too: one may hide a builtin
@@ -567,10 +588,14 @@ class Notes:
         for item in list(value.values() if isinstance(value, Mapping) else value):
             self.visit(item, text)
 
-    def _attributes(self, table: Any, text: str) -> None:
+    def reads_all_of(self, cls: type) -> bool:
+        """May code read attributes of an object of this class that it does not spell out?"""
+        return self.wide or not self.inward.isdisjoint(cls.__mro__)
+
+    def _attributes(self, table: Any, text: str, wide: bool = False) -> None:
         """Notes the entries of a `__dict__` that code names, those too that it may get; all, if it computes names."""
         named = [n for n in table if n in self.names]
-        if self.wide:
+        if wide or self.wide:
             self.add(table, None, text)
             if "__spec__" not in table:             # not a module
                 named += [n for n, v in table.items() if n not in self.names and not isinstance(v, Iterator)]
@@ -595,7 +620,13 @@ class Notes:
             if base is not cls.__mro__[-2]:         # it may get a name that hides one of its bases
                 self.missing(vars(base), base.__name__)
             for n in (*named, *methods):
-                self.visit(vars(base)[n], f"{base.__name__}.{n}")
+                value = vars(base)[n]
+                method: Any = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
+                if isinstance(method, FunctionType) and _code(method.__code__).inward:
+                    self.methods.add(method.__code__)
+                    if n not in _ASIDE:
+                        self.inward.add(base)
+                self.visit(value, f"{base.__name__}.{n}")
         kind: Any = type(cls)
         if own_class(kind):
             self.members(kind)
@@ -613,9 +644,9 @@ class Notes:
             self.objects.append(value)
         table = getattr(value, "__dict__", None)
         if isinstance(table, dict):
-            self._attributes(table, text)
+            self._attributes(table, text, self.reads_all_of(kind))
             return
-        slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names or self.wide]
+        slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names or self.reads_all_of(kind)]
         if slots:
             self.add(Attributes(value), slots, text)
             for n in slots:

@@ -323,6 +323,34 @@ def test_names_that_code_spells_out_leave_other_attributes_alone():
     assert len(step.programs) == 1 and [len(p) for p in step.programs.values()] == [1]
 
 
+def test_a_method_that_computes_names_reads_its_own_object_only():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part_0, self.part_1 = 1.0, 2.0
+
+        def forward(self, x):
+            return x * sum([getattr(self, f"part_{i}") for i in range(2)])
+
+    class Trainer:
+        def __init__(self):
+            self.net, self.count = Net(), 0
+
+        def __repr__(self):
+            return str(vars(self))
+
+        def run(self, x):
+            return self.net(x)
+    trainer = Trainer()
+    step = mg.capture(lambda x: trainer.run(x))
+    for _ in range(5):
+        assert step(mg.ones(1)).item() == 3
+        trainer.count += 1
+    assert [len(p) for p in step.programs.values()] == [1]
+    trainer.net.part_1 = 3.0
+    assert step(mg.ones(1)).item() == 4
+
+
 def test_equal_objects_are_other_arguments():
     """Of two objects that are equal, each has attributes of its own; a frozen record is its values."""
     class Batch:
