@@ -72,9 +72,10 @@ INLINE void store_edge(T *p, V v, int last, int tail) { if (MASKS && last) vstor
  * for 1 and for the rest); rows of a are reached from 3 pointers, by 0, 1, 2, 3, 4 times `across`, which costs no
  * register more. The last vector has `tail` valid columns; without MASKS, b has whole vectors all the same. add: c's
  * old values are added. A sum is never -0, so that adding 0 for no bias changes nothing. far: b comes from beyond the
- * second-level cache, in steps too long for the prefetcher. */
+ * second-level cache, in steps too long for the prefetcher. ahead: rows, `rows` (a power of 2), to fetch by the way. */
 INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a, int64_t across, int64_t along,
-                 const T *b, int64_t down, T *c, int64_t crs, int tail, int add, const T *bias) {
+                 const T *b, int64_t down, T *c, int64_t crs, int tail, int add, const T *bias, const T *ahead,
+                 int64_t rows) {
   V sum[GEMM_ROWS][8];
   const char *bp = (const char *)b, *row[3] = {(const char *)a, (const char *)a, (const char *)a};
   if (R > 5) row[1] += 5 * across;
@@ -95,6 +96,7 @@ INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a,
       bv[s] = load_edge((const T *)bp + s * VL, s == S - 1, tail);
       if (far) __builtin_prefetch(bp + 8 * down + s * VBYTES);
     }
+    if (ahead) __builtin_prefetch((const char *)ahead + (p & (rows - 1)) * across + p * along, 0, 2);
     UNROLL
     for (int i = 0; i < R; i++) {
       V av = vset(*(const T *)(row[i / 5] + i % 5 * across));
@@ -132,7 +134,7 @@ typedef void tile_fn(int64_t k, const T *a, int64_t across, int64_t along, const
 #define TILE_(name, R, S, far) \
   static void name(int64_t k, const T *a, int64_t across, int64_t along, const T *b, int64_t down, T *c, int64_t crs, \
                    int tail, int add, const T *bias) { \
-    tile(R, S, far, k, a, across, along, b, down, c, crs, tail, add, bias); \
+    tile(R, S, far, k, a, across, along, b, down, c, crs, tail, add, bias, 0, 0); \
   }
 #define TILE(R, S) TILE_(tile_##R##x##S, R, S, 0)
 // clang-format off
@@ -397,6 +399,13 @@ typedef struct {
   T *strips;                             /* [blocks of k][strip][k][2 vectors or 1] */
 } turned_block;
 
+/* A tile of c'. The rows of b `ahead` come into the second-level cache one line at a time: many at once
+ * would keep loads waiting. */
+static void tile_ahead(int64_t k, const T *a, int64_t across, const T *b, T *c, int64_t crs, int add, const T *ahead,
+                       int64_t rows) {
+  tile(GEMM_ROWS, 2, 0, k, a, across, sizeof(T), b, GEMM_STRIP * sizeof(T), c, crs, VL, add, 0, ahead, rows);
+}
+
 static void pack_strips(void *context, int64_t begin, int64_t end) {
   const turned_block *t = context;
   const block *x = &t->x;
@@ -429,22 +438,24 @@ static void multiply_turned(void *context, int64_t begin, int64_t end) {
   const turned_block *t = context;
   const block *x = &t->x;
   const int64_t size = sizeof(T), strips = up(t->width, GEMM_STRIP);
+  int64_t rows = 1;                      /* that a strip fetches: the strips together fetch a tile of them */
+  while (rows * strips < GEMM_ROWS) rows *= 2;
   T *sums = mg_scratch(7, (size_t)(up(GEMM_ROWS, VL) * VL * t->width) * sizeof(T));
   if (!sums) return;
-  for (int64_t tile = begin, i = first_row(x->m, x->row_tiles, begin), next; tile < end; tile++, i = next) {
-    next = first_row(x->m, x->row_tiles, tile + 1);
-    const int64_t after = tile + 1 < end ? first_row(x->m, x->row_tiles, tile + 2) : next;
+  for (int64_t i = begin * GEMM_ROWS; i < MIN(end * GEMM_ROWS, x->m); i += GEMM_ROWS) {
+    const int R = (int)MIN(GEMM_ROWS, x->m - i);
     for (int64_t p = 0; p < x->k; p += BLOCK_STEPS) {
       const int64_t k = MIN(BLOCK_STEPS, x->k - p);
       for (int64_t s = 0; s < strips; s++) {
-        const int64_t j = s * GEMM_STRIP, S = MIN(2, (t->width - j) / VL);
-        for (int64_t r = next + s; r < after; r += strips)
-          for (int64_t at = 0; at < k; at += 64 / size) __builtin_prefetch(x->a + r * x->ars + p + at, 0, 2);
-        tiles[S][next - i - 1](k, x->a + i * x->ars + p, x->ars * size, size, t->strips + p * t->width + j * k,
-                               S * VL * size, sums + j, t->width, VL, p > 0, 0);
+        const int64_t j = s * GEMM_STRIP, S = MIN(2, (t->width - j) / VL), next = i + GEMM_ROWS + s * rows;
+        const T *a = x->a + i * x->ars + p, *b = t->strips + p * t->width + j * k;
+        if (R == GEMM_ROWS && S == 2 && next + rows <= x->m)
+          tile_ahead(k, a, x->ars * size, b, sums + j, t->width, p > 0, x->a + next * x->ars + p, rows);
+        else
+          tiles[S][R - 1](k, a, x->ars * size, size, b, S * VL * size, sums + j, t->width, VL, p > 0, 0);
       }
     }
-    turn(t, sums, (int)(next - i), x->c + i, x->bias ? x->bias + i : 0);
+    turn(t, sums, R, x->c + i, x->bias ? x->bias + i : 0);
   }
 }
 
