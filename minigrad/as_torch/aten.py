@@ -15,8 +15,7 @@ from ..ops.places import as_strided, segment_reduce
 
 __all__ = ["empty_permuted", "empty_strided", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d",
            "max_pool2d_with_indices_backward", "native_batch_norm", "native_dropout_backward", "native_group_norm",
-           "native_layer_norm", "embedding", "gru_cell", "lstm_cell", "native_channel_shuffle", "rnn_relu_cell",
-           "rnn_tanh_cell", "slice_copy"]
+           "native_layer_norm", "embedding", "gru_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]
 
 
 def _statistics(x: Any, dims: Any, eps: float, keepdim: bool = False) -> tuple[Any, Any]:
@@ -142,11 +141,6 @@ def slice(input: Any, dim: int = 0, start: int | None = None, end: int | None = 
     return input[tuple(key)]                                            # type: ignore[no-any-return]
 
 
-def slice_copy(input: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
-    """A copy of input[start:end:step] along `dim`."""
-    return slice(input, dim, start, end, step).clone()                  # type: ignore[attr-defined,no-any-return]
-
-
 def embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False,
               sparse: bool = False) -> Tensor:
     """`F.embedding` with the weight first; no row is padding if `padding_idx` is negative."""
@@ -159,33 +153,16 @@ def _segment_reduce(data: Tensor, reduce: str, **named: Any) -> Tensor:
     return segment_reduce(data, reduce, **named)
 
 
-def native_channel_shuffle(input: Tensor, groups: int) -> Tensor:
-    """`F.channel_shuffle`."""
-    return F.channel_shuffle(input, groups)
+def _cell(op: Any, norms: int, **options: Any) -> Any:
+    def cell(input: Tensor, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
+        """One step: hx is h, of an LSTM (h, c)."""
+        state = hx if isinstance(hx, (tuple, list)) else (hx,)
+        return op(input, *state, w_ih, w_hh, b_ih, b_hh, *[None] * norms, **options)
+    return cell
 
 
-def lstm_cell(input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
-              b_hh: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """One step of an LSTM, from hx = (h, c) -> (h', c')."""
-    return rnn.lstm_cell(input, *hx, w_ih, w_hh, b_ih, b_hh, *[None] * 8)       # type: ignore[no-any-return]
-
-
-def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
-             b_hh: Tensor | None = None) -> Tensor:
-    """One step of a GRU."""
-    return rnn.gru_cell(input, hx, w_ih, w_hh, b_ih, b_hh, *[None] * 5)         # type: ignore[no-any-return]
-
-
-def rnn_tanh_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
-                  b_hh: Tensor | None = None, nonlinearity: str = "tanh") -> Tensor:
-    """One step of an Elman network."""
-    own = [input, hx, w_ih, w_hh, b_ih, b_hh, *[None] * 5]
-    return rnn.rnn_cell(*own, nonlinearity=nonlinearity)                        # type: ignore[no-any-return]
-
-
-def rnn_relu_cell(input: Tensor, hx: Tensor, *weights: Tensor | None) -> Tensor:
-    """One step of an Elman network with relu."""
-    return rnn_tanh_cell(input, hx, *weights, nonlinearity="relu")              # type: ignore[arg-type,misc]
+lstm_cell, gru_cell, rnn_tanh_cell = _cell(rnn.lstm_cell, 8), _cell(rnn.gru_cell, 5), _cell(rnn.rnn_cell, 5)
+rnn_relu_cell = _cell(rnn.rnn_cell, 5, nonlinearity="relu")
 
 
 def empty_permuted(size: Any, physical_layout: Any, **options: Any) -> Tensor:

@@ -10,11 +10,8 @@ Stream = Event = object
 
 
 def is_available() -> bool:
-    """True."""
+    """True: there is one, which each call is done with when it returns."""
     return True
-
-
-is_initialized = is_available
 
 
 def device_count() -> int:
@@ -27,16 +24,8 @@ def current_device() -> str:
     return "cpu"
 
 
-def set_device(device: Any) -> None:
-    """Nothing: there is one."""
-
-
 def synchronize(device: Any = None) -> None:
-    """Nothing: a call returns when it is done."""
-
-
-def current_stream(device: Any = None) -> None:
-    """None: there are no queues."""
+    """Nothing."""
 
 
 def stream(stream: Any) -> Any:
@@ -44,7 +33,7 @@ def stream(stream: Any) -> Any:
     return nullcontext()
 
 
-StreamContext = stream
+is_initialized, StreamContext, set_device, current_stream = is_available, stream, synchronize, synchronize
 
 
 class autocast(amp.autocast):

@@ -17,13 +17,6 @@ def is_lazy(param: Any) -> bool:
     return isinstance(param, (UninitializedBuffer, UninitializedParameter))
 
 
-def convert_conv2d_weight_memory_format(module: Any, memory_format: Any) -> Any:
-    """The module: memory formats change nothing."""
-    return module
-
-
-convert_conv3d_weight_memory_format = convert_conv2d_weight_memory_format
-
 _NEW = {"clip_grad_norm": "clip_grad_norm_", "clip_grad_value": "clip_grad_value_"}
 
 

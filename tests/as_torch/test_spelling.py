@@ -701,14 +701,6 @@ def test_cells_as_functions(door):
             assert door.allclose(a, b)
     assert door.embedding(door.eye(3), door.tensor([2, 0])).tolist() == [[0, 0, 1], [1, 0, 0]]
     assert door._segment_reduce(door.arange(4.0), "sum", lengths=door.tensor([1, 3])).tolist() == [0, 6]
-    assert door.native_channel_shuffle(door.arange(4.0).view(1, 4, 1), 2).flatten().tolist() == [0, 2, 1, 3] and door.ops.aten.slice_copy(door.arange(4), 0, 1, 3).tolist() == [1, 2]
-
-
-def test_numbers_from_a_file(door, tmp_path):
-    path = tmp_path / "numbers"
-    shared = door.from_file(str(path), True, 4, dtype=door.float32)
-    shared.fill_(3)
-    assert path.stat().st_size == 16 and door.from_file(str(path), False, 3, dtype=door.float32).tolist() == [3, 3, 3]
 
 
 def test_make_tensor(door):
