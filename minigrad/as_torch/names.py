@@ -167,6 +167,7 @@ REFUSED_NAMES = {f"torch.{name}": reason for reason, names in (
     ("minigrad has real dtypes only", "cdouble cfloat chalf complex complex32 istft"
      " linalg.eig linalg.eigvals polar stft view_as_complex view_as_real"),
     ("minigrad has no remote calls", "Future"),
+    ("it needs the package ml_dtypes: pip install ml_dtypes", "bfloat16"),      # reached where that is missing
     (_PARALLEL, "nn.parallel.gather nn.parallel.parallel_apply nn.parallel.parallel_apply.parallel_apply"
      " nn.parallel.replicate nn.parallel.replicate.replicate nn.parallel.scatter"),
     ("minigrad has no quantized dtypes", "dequantize fake_quantize_per_channel_affine fake_quantize_per_tensor_affine"

@@ -818,3 +818,17 @@ def test_classes_in_trees(door):
     assert (back.a, back.b, back.name) == (1, [2, 3], "n")
     assert tree_map(lambda x: -x, back).b == [-2, -3]
     assert tree_map_only(int, lambda x: x + 1, [1, "a", (2,)]) == [2, "a", (3,)]
+
+
+def test_bfloat16_can_be_named_without_ml_dtypes(door, monkeypatch):
+    import sys
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ml_dtypes", None)
+        patch.delitem(vars(mg), "bfloat16", raising=False)
+        patch.delitem(vars(door), "bfloat16", raising=False)
+        table = {"float32": door.float32, "bfloat16": door.bfloat16}        # as many programs write it
+        assert door.ones(1).dtype != table["bfloat16"] and door.float32 not in (door.bfloat16,)
+        for use in (lambda: door.ones(2).to(door.bfloat16), lambda: door.zeros(2, dtype=door.bfloat16), lambda: nn.Linear(2, 2, dtype=door.bfloat16)):
+            with pytest.raises(ValueError, match="pip install ml_dtypes"):
+                use()
+        del door.bfloat16
