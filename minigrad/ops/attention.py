@@ -141,10 +141,9 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
             same_dtypes("attention", x)
     device, dtype, lead = query.device, query.dtype, _lead(query, key, value, mask)
     rows, keys, depth, width = query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1]
-    y_layout, lse_layout = unrounded(query, (*lead, rows, width)), unrounded(query, (*lead, rows))
+    y_layout, lse_layout, weights_layout = [unrounded(query, (*lead, rows, *n)) for n in ((width,), (), (keys,))]
     if y_layout.dtype == dtype and not need_weights:
         y_layout = _ordered_as(query, y_layout)
-    weights_layout = unrounded(query, (*lead, rows, keys))
     two = (1, 1) if mask is None else (1, 1, *mask.shape)[-2:]
     mask_steps = (two[1] if two[0] > 1 else 0, 1 if two[1] > 1 else 0)         # from row to row, from key to key
     is_bool = mask is not None and mask.dtype == BOOL
@@ -190,9 +189,7 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
         if needs[3]:
             return None             # and the gradient of the mask
         made = [alloc(full) if need else None for need, (_, full, _) in zip(needs, folds, strict=False)]
-        if g.layout.strides != y_layout.strides:
-            g, given = alloc(layout(device, dtype, y_layout.shape, y_layout.strides)), g
-            copy_array(g, given)
+        g = _in_order(g, y_layout)
         backward.call(*map(address, made), g.ptr, y.ptr, lse.ptr, *operands(q, k, v, m, s), *numbers)
         return [*[x and _folded(x, fold, total, dtype) for x, fold in zip(made, folds, strict=True)], None, None]
     return run_forward, run_backward
@@ -222,6 +219,15 @@ def _ordered_as(x: Layout, to: Layout) -> Layout:
     for d in reversed(order):
         strides[d], step = step, step * to.shape[d]
     return layout(to.device, to.dtype, to.shape, tuple(strides))
+
+
+def _in_order(g: Array, to: Layout) -> Array:
+    """The array itself, or a copy that stands in memory as `to` has it."""
+    if g.layout.strides == to.strides:
+        return g
+    copied = alloc(layout(to.device, g.layout.dtype, to.shape, to.strides))
+    copy_array(copied, g)
+    return copied
 
 
 def _fold(x: Layout, dtype: np.dtype, lead: tuple[int, ...]) -> tuple[Layout, Layout, Array | None]:
