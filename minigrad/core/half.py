@@ -55,12 +55,16 @@ class Wide(Plan):
 
 # elementwise ops with derivatives that round once, as they are written; mul where nothing is broadcast
 _ROUND_ONCE = ("add", "sub", "neg", "mul", "abs")
+_ROUND_ONCE_BY_NUMBER = ("add", "sub", "mul", "div")        # where the second operand is a number
 
 
 def stored(op: Any, plan: Plan, layouts: Sequence[Layout]) -> Plan:
     """The plan of an elementwise kernel, also if it reads and writes half precision; raises NoKernel where the
     derivative would round more than once (see `wide_plan`)."""
-    once = op.name in _ROUND_ONCE and (op.name != "mul" or all([x.shape == plan.layout.shape for x in layouts]))
+    if layouts[-1].dtype == FLOAT32:
+        once = op.name in _ROUND_ONCE_BY_NUMBER
+    else:
+        once = op.name in _ROUND_ONCE and (op.name != "mul" or all([x.shape == plan.layout.shape for x in layouts]))
     if op.rules and not once:
         raise NoKernel(f"{plan.why}: its derivative runs in float32", plan)
     return plan

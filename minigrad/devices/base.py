@@ -123,6 +123,7 @@ class Device:
     host: Kernel        # host.call(function, out, *inputs): launches that have no native kernel
     constants: dict[int, np.ndarray] = {}   # of a GPU: the host values of what `constant` made, by address
     flags: Any = None   # of a GPU: what its kernels find wrong in values (`flags.py`)
+    generated: Any = None   # of a GPU: the kernels of a text that was written for it (`cuda.py`)
     graph: Any = None   # of a GPU: `graph(launches)` gives a function that runs them again, in one call
 
     if TYPE_CHECKING:           # `minigrad.device` is this class for type checkers

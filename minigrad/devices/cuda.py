@@ -202,10 +202,12 @@ class CUDA(Device):
 
     def compiled(self, source: Any, suffix: str, rule: Any = None) -> list[Kernel]:
         """Each is compiled at its first launch; `rule` is as in `launch.py`, by default that of the argument names."""
-        text = _DEFINITION + source.located
-        file = f"{source.op}.cu {sha256(text.encode()).hexdigest()[:16]}"
+        return self.generated(_DEFINITION + source.located, source.op, source.of_type(suffix), suffix, rule)
+
+    def generated(self, text: str, op: str, declared: Sequence[Any], suffix: str, rule: Any = None) -> list[Kernel]:
+        """The kernels that a text has for an element type, `declared` says which."""
+        file = f"{op}.cu {sha256(text.encode()).hexdigest()[:16]}"
         TEXTS[file] = text
-        declared = source.of_type(suffix)
         own = {kernel.name: Entry(file, rule or rule_of(kernel.name, kernel.names)) for kernel in declared}
         return [self._kernel(kernel.full(suffix), kernel.letters, kernel.names,
                              launcher(self, kernel.name, suffix, kernel.letters, kernel.names, own))

@@ -12,7 +12,8 @@
 // each run.
 // Half precision is storage: a file whose kernels have pointers to STORED, and T for what is computed, compiles for f16
 // and bf16 as well, where T is float. An element is converted where it is read or written; what kernels keep for others,
-// statistics and sums, has T. Parameters are PARAM: STORED too, or float in what is compiled for f16w and bf16w.
+// statistics and sums, has T. Parameters, and numbers that are a second operand, are PARAM: STORED too, or float in what
+// is compiled for f16w and bf16w.
 #define MG_CAT3_(a, b, c) a##b##c
 #define MG_CAT3(a, b, c) MG_CAT3_(a, b, c)
 
@@ -115,6 +116,9 @@ __device__ __forceinline__ float odd(double x) {
 #define STORED MG_CAT2(MG_STORED_, MG_TYPE)
 #define MG_PARAM_f32 float
 #define MG_PARAM_f64 double
+#define MG_PARAM_i32 int32_t
+#define MG_PARAM_i64 int64_t
+#define MG_PARAM_u8 uint8_t
 #define MG_PARAM_f16 F16
 #define MG_PARAM_bf16 BF16
 #define MG_PARAM_f16w float

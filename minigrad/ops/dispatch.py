@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -29,6 +30,7 @@ _PLAIN = frozenset((float, int, bool))
 _ONE = (True,)
 _NOTHING: tuple = ()
 _constants: dict[tuple, Tensor] = {}
+_numbers: WeakValueDictionary[int, Tensor] = WeakValueDictionary()      # by id: also those that are no longer kept
 
 
 def held(value: Any, dtype: np.dtype, device: Device) -> Tensor | None:
@@ -40,6 +42,7 @@ def held(value: Any, dtype: np.dtype, device: Device) -> Tensor | None:
         if not fits(number, dtype):
             return None
         found = new_tensor(device.upload(np.array(int(number) if dtype.kind in "iu" else number, dtype)), None)
+        _numbers[id(found)] = found
         if value == value:                                          # a NaN is not equal to itself: no key
             remember(_constants, key, found)
     return found
@@ -66,7 +69,7 @@ def described(call: Callable, name: str, doc: str | None, shown: Any = None) -> 
 
 def is_constant(t: Tensor) -> bool:
     """Is it a number of the program, as a tensor?"""
-    return t.array.layout.ndim == 0 and any([t is held for held in _constants.values()])
+    return _numbers.get(id(t)) is t
 
 
 # ---- elementwise primitives ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@
     map<weight>(plan, [](T x) -> T { return expression; }, out, a); \
   }
 #define BINARY(weight, name, expression) \
-  KERNEL(name)(STORED *out, const STORED *a, const STORED *b, const int64_t *plan) { \
+  KERNEL(name)(STORED *out, const STORED *a, const PARAM *b, const int64_t *plan) { \
     map<weight>(plan, [](T x, T y) -> T { return expression; }, out, a, b); \
   }
 #define COMPARE(name, expression) \

@@ -293,13 +293,13 @@ typedef double Carry;
 typedef uint64_t Carry;
 #endif
 template <bool PRODUCT>
-__device__ __forceinline__ void scan(T *out, const T *x, int64_t outer, int64_t n, int64_t inner) {
+__device__ __forceinline__ void scan(STORED *out, const STORED *x, int64_t outer, int64_t n, int64_t inner) {
   if (inner != 1) {
     GRID_LOOP(line, outer * inner) {
       const int64_t o = (int64_t)quotient((uint64_t)line, (uint64_t)inner), start = o * n * inner + (line - o * inner);
       Carry carry = PRODUCT;
       for (int64_t j = 0; j < n; j++) {
-        const Carry v = (Carry)x[start + j * inner];
+        const Carry v = (Carry)T(x[start + j * inner]);
         carry = PRODUCT ? carry * v : carry + v;
         out[start + j * inner] = (T)carry;
       }
@@ -311,7 +311,7 @@ __device__ __forceinline__ void scan(T *out, const T *x, int64_t outer, int64_t 
        line += ((int64_t)gridDim.x * blockDim.x) >> 5) {
     Carry carry = PRODUCT;
     for (int64_t j = 0; j < n; j += 32) {
-      Carry v = j + lane < n ? (Carry)x[line * n + j + lane] : (Carry)PRODUCT;
+      Carry v = j + lane < n ? (Carry)T(x[line * n + j + lane]) : (Carry)PRODUCT;
 #pragma unroll
       for (int d = 1; d < 32; d *= 2) {
         const Carry before = __shfl_up_sync(FULL, v, d);
@@ -323,7 +323,11 @@ __device__ __forceinline__ void scan(T *out, const T *x, int64_t outer, int64_t 
     }
   }
 }
-KERNEL(cumsum)(T *out, const T *x, int64_t outer, int64_t n, int64_t inner) { scan<false>(out, x, outer, n, inner); }
-KERNEL(cumprod)(T *out, const T *x, int64_t outer, int64_t n, int64_t inner) { scan<true>(out, x, outer, n, inner); }
+KERNEL(cumsum)(STORED *out, const STORED *x, int64_t outer, int64_t n, int64_t inner) {
+  scan<false>(out, x, outer, n, inner);
+}
+KERNEL(cumprod)(STORED *out, const STORED *x, int64_t outer, int64_t n, int64_t inner) {
+  scan<true>(out, x, outer, n, inner);
+}
 #endif
 #endif

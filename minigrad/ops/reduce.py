@@ -916,7 +916,8 @@ def _scan_rule(k: Any, host: Any) -> Sequence[Launch]:
 METHODS = {"__contains__": contains}
 launch("ops/reduce.cu", "norm prod max min moments", _reduction_rule, shared=12288)
 launch("ops/reduce.cu", "sum mean argmax argmin count_nonzero any all", _reduction_rule, shared=12288, half=True)
-launch("ops/reduce.cu", "cumsum cumprod", _scan_rule)
+launch("ops/reduce.cu", "cumsum", _scan_rule, half=True)
+launch("ops/reduce.cu", "cumprod", _scan_rule)      # whose definition, the source of its derivative, rounds often
 work("sum mean prod max min argmax argmin count_nonzero any all", reduced(1))
 work("norm", reduced(2))
 work("moments", reduced(4))                         # the mean; difference, square, sum

@@ -32,8 +32,8 @@ __device__ __forceinline__ Key key_of(T x) {
 #endif
 }
 
-__device__ __forceinline__ void sort_lines(int64_t *out, const T *x, int64_t outer, int64_t n, int64_t inner, int64_t k,
-                                           Key invert) {
+__device__ __forceinline__ void sort_lines(int64_t *out, const STORED *x, int64_t outer, int64_t n, int64_t inner,
+                                           int64_t k, Key invert) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   int size = 1;
   while (size < n) size *= 2;
@@ -45,7 +45,7 @@ __device__ __forceinline__ void sort_lines(int64_t *out, const T *x, int64_t out
     const int64_t line = first + threadIdx.y;
     const int64_t o = (int64_t)quotient((uint64_t)line, (uint64_t)inner), i = line - o * inner;
     for (int j = threadIdx.x; j < size; j += blockDim.x) {
-      keys[j] = j < n && line < lines ? key_of(x[(o * n + j) * inner + i]) ^ invert : ~(Key)0;
+      keys[j] = j < n && line < lines ? key_of(T(x[(o * n + j) * inner + i])) ^ invert : ~(Key)0;
       index[j] = (uint16_t)j;
     }
 #pragma unroll 1
@@ -66,10 +66,10 @@ __device__ __forceinline__ void sort_lines(int64_t *out, const T *x, int64_t out
   }
 }
 
-KERNEL(argsort)(int64_t *out, const T *x, int64_t outer, int64_t n, int64_t inner, int64_t descending) {
+KERNEL(argsort)(int64_t *out, const STORED *x, int64_t outer, int64_t n, int64_t inner, int64_t descending) {
   sort_lines(out, x, outer, n, inner, n, descending ? ~(Key)0 : 0);
 }
-KERNEL(topk)(int64_t *out, const T *x, int64_t outer, int64_t n, int64_t inner, int64_t k, int64_t largest) {
+KERNEL(topk)(int64_t *out, const STORED *x, int64_t outer, int64_t n, int64_t inner, int64_t k, int64_t largest) {
   sort_lines(out, x, outer, n, inner, k, largest ? ~(Key)0 : 0);
 }
 #endif

@@ -393,4 +393,4 @@ def _lines_rule(k: Any, host: Any) -> list[Launch]:
     return [Launch("", (min(ceil_div(lines, together), BLOCKS),), (threads, together), 10 * size * together)]
 
 
-launch("ops/sort.cu", "argsort topk", _lines_rule)
+launch("ops/sort.cu", "argsort topk", _lines_rule, half=True)

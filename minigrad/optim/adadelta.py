@@ -29,6 +29,8 @@ class Adadelta(Optimizer):
     ValueError if a number is negative or rho above 1.
     """
 
+    _elementwise = True
+
     def __init__(self, params: Params, lr: float | Tensor = 1.0, rho: float = 0.9, eps: float = 1e-6,
                  weight_decay: float = 0, foreach: bool | None = None, *, capturable: bool = False,
                  maximize: bool = False, differentiable: bool = False) -> None:

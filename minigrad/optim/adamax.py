@@ -41,6 +41,8 @@ class Adamax(Optimizer):
     ValueError if a number is negative or a beta is outside [0, 1).
     """
 
+    _elementwise = True
+
     def __init__(self, params: Params, lr: float | Tensor = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0, foreach: bool | None = None, *, maximize: bool = False,
                  differentiable: bool = False, capturable: bool = False) -> None:

@@ -31,6 +31,8 @@ class ASGD(Optimizer):
     are those of the next step. ValueError if `lr` or `weight_decay` is negative.
     """
 
+    _elementwise = True
+
     def __init__(self, params: Params, lr: float | Tensor = 1e-2, lambd: float = 1e-4, alpha: float = 0.75,
                  t0: float = 1e6, weight_decay: float = 0, foreach: bool | None = None, maximize: bool = False,
                  differentiable: bool = False, capturable: bool = False) -> None:

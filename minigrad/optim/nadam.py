@@ -44,6 +44,8 @@ class NAdam(Optimizer):
     shape and dtype of p. ValueError if a number is negative or a beta is outside [0, 1).
     """
 
+    _elementwise = True
+
     def __init__(self, params: Params, lr: float | Tensor = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0, momentum_decay: float = 4e-3,
                  decoupled_weight_decay: bool = False, *, foreach: bool | None = None, maximize: bool = False,

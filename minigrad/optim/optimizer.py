@@ -32,11 +32,11 @@ from ..core.shape import fail
 from ..core.tensor import Tensor, new_tensor
 from ..core.warning import warn
 from ..devices.base import Device, Kernel
-from ..devices.launch import FILL, THREADS, Launch, ceil_div, launch, over
-from ..devices.work import work
+from ..devices.launch import ceil_div
 from ..ops.creation import as_tensor
 from .master import NAME as MASTER
 from .master import gradients, master_of, round_to
+from .table import SIZE
 
 Params: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]       # all of one kind
 Numbers: TypeAlias = tuple[float, ...]                  # of a group: (lr, weight_decay, eps, first, second, ...)
@@ -49,7 +49,8 @@ StepPostHook: TypeAlias = Callable[["Optimizer", tuple[Any, ...], dict[str, Any]
 StateDictPreHook: TypeAlias = Callable[["Optimizer"], None]
 StateDictPostHook: TypeAlias = Callable[["Optimizer", dict[str, Any]], dict[str, Any] | None]
 
-_Row: TypeAlias = tuple[Any, State, Tensor]             # parameter (or its master weights), state, step
+# parameter (or its master weights), state, step, other numbers of the state
+_Row: TypeAlias = tuple[Any, State, Tensor, tuple[Tensor, ...]]
 _Loss = TypeVar("_Loss")
 _HOOKS = ("_step_pre_hooks", "_step_post_hooks", "_state_dict_pre_hooks", "_state_dict_post_hooks",
           "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
@@ -167,7 +168,7 @@ class _Options(Piece):
 
 
 class _Batch:
-    """The parameters of a group that share a device and a dtype. A row is (parameter, state, step). For `halves`, which
+    """The parameters of a group that share a device and a dtype. Each has a row of `_Row`'s kind. For `halves`, which
     are of half precision, the rows have their master weights; `fused`: the kernel reads and writes both.
 
     Each step may have other gradient tensors. The batch does not keep them: it writes their addresses into its table.
@@ -180,13 +181,14 @@ class _Batch:
         written = [*self.params, *halves] if fused else self.params
         self.storages = [p.array.storage for p in written]
         # the table holds the addresses of these arrays, so the batch keeps the arrays alive
-        self.keep = [s.array for _, state, step in rows for s in (*state, step) if s is not None]
+        self.keep = [s.array for _, state, step, numbers in rows for s in (*state, *numbers, step) if s is not None]
         self.grads: list[int] = []
         if kernel is not None:
-            self.columns = np.array([[p.array.ptr, 0, *(s.array.ptr if s is not None else 0 for s in state),
-                                      step.array.ptr, p.numel()] for p, state, step in rows], np.int64)
+            self.columns = np.array([[p.array.ptr, 0, *(s.array.ptr if s is not None else 0 for s in held),
+                                      *[0] * (SIZE - 3 - len(held)), step.array.ptr, p.numel()]
+                                     for p, state, step, numbers in rows for held in [(*state, *numbers)]], np.int64)
             if fused and halves:                # after the rows: optim.cu tells
-                more = np.zeros((ceil_div(len(rows), _SIZE + 1), _SIZE + 1), np.int64)
+                more = np.zeros((ceil_div(len(rows), SIZE + 1), SIZE + 1), np.int64)
                 self.columns = np.vstack([self.columns, more])
                 self.columns[len(rows):].flat[:len(rows)] = [p.array.ptr for p in halves]
             self.table = rows[0][0].device.constant(self.columns)
@@ -217,6 +219,7 @@ class Optimizer(Guarded):
     """
 
     _kernel = ""
+    _elementwise = False                # is `_define` so? Then a GPU gets a kernel that is made of it (together.py)
     _step_pre_hooks: OrderedDict[int, StepPreHook]
     _step_post_hooks: OrderedDict[int, StepPostHook]
     _state_dict_pre_hooks: OrderedDict[int, StateDictPreHook]
@@ -334,6 +337,18 @@ class Optimizer(Guarded):
         """The update of one parameter, in place, in Tensor ops. `step` is the number of this step: 1 in the first."""
         raise NotImplementedError
 
+    def _kernel_for(self, group: dict[str, Any], device: Device) -> Callable[[np.dtype], Kernel | None]:
+        """What gives the kernel that updates parameters of a dtype, if there is one."""
+        if device.generated is None or not self._elementwise:
+            return getattr(device.kernels, self._kernel).get    # type: ignore[no-any-return]
+        from . import together
+        values, flags = self._read(group)
+        return functools.partial(together.kernel, self, group, flags, len(values), device)
+
+    def _numbers_of(self, p: Tensor) -> tuple[Tensor, ...]:
+        """What a parameter's state has besides tensors of its shape and `step`: numbers that the update changes."""
+        return tuple([s for name, s in self._state_of(p).items() if name in _NUMBERS - {"step"}])
+
     def _step_of(self, p: Tensor, state: dict[str, Any]) -> Tensor:
         """The parameter's step count, a float64 scalar on its device."""
         return scalar(p, state, "step", 0.0)
@@ -389,7 +404,7 @@ class Optimizer(Guarded):
             if p._grad is not None:
                 state = self.state[p]
                 own = self._updated(p)
-                row: _Row = (own, self._begin(group, own, state), self._step_of(own, state))
+                row: _Row = own, self._begin(group, own, state), self._step_of(own, state), self._numbers_of(own)
                 if not state:
                     del self.state[p]
                 _fitting(p, row)
@@ -400,10 +415,10 @@ class Optimizer(Guarded):
             device = rows[0][0].device
             if (index, name) not in self._hypers:
                 self._hypers[index, name] = _Hyper(device, len(self._read(group)[0]))
-            family = getattr(device.kernels, self._kernel)
+            kernel_of = self._kernel_for(group, device)
             halves = [self._owners[row[0]] for row in rows] if rows[0][0].dtype != dtype else []
-            direct = family.get(dtype) if dense else None
-            kernel = family.get(rows[0][0].dtype) if halves and direct is None else direct
+            direct = kernel_of(dtype) if dense else None
+            kernel = kernel_of(rows[0][0].dtype) if halves and direct is None else direct
             made.append(_Batch(rows, kernel, self._hypers[index, name], halves, direct is not None))
         return _Batches(key, flags, self.state, made)
 
@@ -415,7 +430,7 @@ class Optimizer(Guarded):
         given = gradients(batch.params, apart) if apart else [p._grad for p in batch.halves or batch.params]
         if batch.kernel is None:
             numbers = tuple(hyper[i] for i in range(hyper.numel()))
-            for (p, state, step), g in zip(batch.rows, given, strict=True):
+            for (p, state, step, _), g in zip(batch.rows, given, strict=True):
                 step.add_(1)
                 self._define(flags, numbers, p, g, state, step)
             return round_to(apart, batch.params[:len(apart)])
@@ -424,7 +439,7 @@ class Optimizer(Guarded):
             batch.columns[:len(grads), 1] = batch.grads = grads
             batch.params[0].device.write(batch.table, batch.columns, moved=True)
         if recorder is not None:                # the launch names only the table: the recorder needs its addresses too
-            for address in [*batch.columns[:len(grads), :_SIZE].flat, *[p.array.ptr for p in batch.halves]]:
+            for address in [*batch.columns[:len(grads), :SIZE].flat, *[p.array.ptr for p in batch.halves]]:
                 if address:
                     recorder.hold(int(address))
         batch.kernel.call(batch.table.ptr, hyper.array.ptr, len(batch.rows), *flags)
@@ -670,55 +685,3 @@ def one_element(lr: float | Tensor) -> None:
     """ValueError if the learning rate is a tensor with more or less than one element."""
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
-
-
-# ---- launches on CUDA ------------------------------------------------------------------------------------------------
-
-_CHUNK = 1024                   # elements: as in optim.cu, so that there is a block for each
-
-
-def _chunks(k: Any, host: Any) -> int:
-    """The chunks of all tensors of the table."""
-    return sum(ceil_div(size, _CHUNK) for size in host[k.table][:k.count, _SIZE].tolist())
-
-
-def _tensors_rule(k: Any, host: Any, least: int = 0) -> Sequence[Launch]:
-    """A block for each chunk; for more than two rounds of blocks on a large GPU, blocks take several chunks each."""
-    return [Launch("", (max(min(_chunks(k, host), 2 * FILL), least),), (THREADS,))]
-
-
-def _step_rule(k: Any, host: Any) -> Sequence[Launch]:
-    return [*_tensors_rule(k, host), over(k.count, "count")]
-
-
-def _norm_rule(k: Any, host: Any) -> Sequence[Launch]:
-    return [Launch("", (min(max(_chunks(k, host), 1), 1024),), (THREADS,)), Launch("add", (1,), (THREADS,))]
-
-
-launch("optim/optim.cu", "sgd adam rmsprop adagrad", _step_rule, shared=256, half=True)
-launch("optim/optim.cu", "grad_clip", _tensors_rule, shared=256, half=True)
-launch("optim/optim.cu", "grad_scale", lambda k, host: _tensors_rule(k, host, 1), shared=256, half=True)
-launch("optim/optim.cu", "grad_norm_sq", _norm_rule, shared=512, half=True)
-
-
-# ---- work ------------------------------------------------------------------------------------------------------------
-
-def _sizes(k: Any, column: int) -> int:
-    """The elements of all parameters that have something in this column of the table."""
-    table, width = k.table, _SIZE + 1
-    return sum(int(table[row + _SIZE]) for row in range(0, k.count * width, width) if table[row + column])
-
-
-def _moved(k: Any) -> int:
-    """What an update reads and writes: param (column 0) and states (2, 3, 4) both, the gradient (1) is only read."""
-    return sum(_sizes(k, column) * (1 if column == 1 else 2) for column in range(5))
-
-
-_SIZE = 6               # the last column of the table
-work("sgd", lambda k: 2 * _sizes(k, 0) + 3 * _sizes(k, 2), _moved)                      # column 2: momentum
-work("adam", lambda k: (13 + bool(k.amsgrad)) * _sizes(k, 0), _moved)
-work("rmsprop", lambda k: (9 + 5 * bool(k.centered)) * _sizes(k, 0) + 2 * _sizes(k, 4), _moved)    # column 4: momentum
-work("adagrad", lambda k: 7 * _sizes(k, 0), _moved)
-work("grad_norm_sq", lambda k: 2 * _sizes(k, 1), lambda k: _sizes(k, 1))
-work("grad_scale", lambda k: _sizes(k, 1), lambda k: 2 * _sizes(k, 1))
-work("grad_clip", lambda k: 2 * _sizes(k, 1), lambda k: 2 * _sizes(k, 1))

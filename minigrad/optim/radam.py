@@ -45,6 +45,8 @@ class RAdam(Optimizer):
     ValueError if a number is negative or a beta is outside [0, 1).
     """
 
+    _elementwise = True
+
     def __init__(self, params: Params, lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0, decoupled_weight_decay: bool = False, *,
                  foreach: bool | None = None, maximize: bool = False, capturable: bool = False,

@@ -29,6 +29,8 @@ class Rprop(Optimizer):
     ValueError if lr is negative or the etas are not as above.
     """
 
+    _elementwise = True
+
     def __init__(self, params: Params, lr: float | Tensor = 1e-2, etas: tuple[float, float] = (0.5, 1.2),
                  step_sizes: tuple[float, float] = (1e-6, 50), *, capturable: bool = False,
                  foreach: bool | None = None, maximize: bool = False, differentiable: bool = False) -> None:

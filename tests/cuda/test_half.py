@@ -257,7 +257,8 @@ HALF_OPS = ("layer_norm rms_norm valid_norm batch_norm batch_norm_eval group_nor
             "masked_dropout").split()
 
 
-@pytest.mark.parametrize("name", [*HALF_OPS, "index_add", "scaled_dot_product_attention", "convolution", "convolution_transpose", "sigmoid", "tanh", "sum", "mean", "add", "sub"])
+@pytest.mark.parametrize("name", [*HALF_OPS, "index_add", "scaled_dot_product_attention", "convolution", "convolution_transpose", "sigmoid", "tanh", "sum", "mean", "add", "sub",
+                                  "cumsum"])
 def test_every_sample_rounds_once(name):
     """Outputs and gradients within one ulp of the definition in float64."""
     testing.check_half(registry[name], device="cuda")
@@ -282,7 +283,7 @@ def test_layers_cast_nothing(dtype):
     """Neither forward nor backward; what counts and looks at half precision does not, either."""
     x, b = (on("cuda", *shape).to(dtype).requires_grad_() for shape in ((6, 8), (8,)))
     layer = nn.Linear(8, 8).to("cuda").to(dtype)
-    for run in (lambda: layer(x), lambda: F.dropout(x, 0.4), lambda: F.dropout(x.T, 0.4), lambda: x + b, lambda: x - b, lambda: x.sum(0), lambda: x.sum(), lambda: x.sigmoid(), lambda: F.tanh(x),
+    for run in (lambda: layer(x), lambda: F.dropout(x, 0.4), lambda: F.dropout(x.T, 0.4), lambda: x + b, lambda: x - b, lambda: x.sum(0), lambda: x.sum(), lambda: x.sigmoid(), lambda: F.tanh(x), lambda: x.cumsum(1),
                 lambda: x.mean(), lambda: F.max_pool1d(x, 2), lambda: F.adaptive_avg_pool1d(x, 1)):
         launched = []
         with launch_hook(lambda kernel, arguments, launched=launched: (launched.append(kernel.name), kernel.function(*arguments))):
@@ -443,6 +444,29 @@ def test_numbers_beside_half_precision_are_not_rounded():
     x = mg.tensor([1.0, 3.0, 1001.0], device="cuda").half()
     for make in (lambda t: t * 0.1, lambda t: 1.0003 + t, lambda t: t - 1e-4, lambda t: t / 3.1, lambda t: t ** 1.1):
         np.testing.assert_array_equal(bits(make(x)), bits(make(x.cpu())))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("make", [lambda x: x * 0.1, lambda x: 0.1 * x, lambda x: x / 3.1, lambda x: x + 1.0003, lambda x: x - 1e-4], ids="mul rmul div add sub".split())
+def test_a_number_beside_half_precision_costs_one_launch(make, dtype):
+    """Forward, in a captured step, and backward for what gradient ever; with the bits of the CPU."""
+    made = []
+    for device in ("cpu", "cuda"):
+        x, g, turned = (mg.tensor(np.linspace(*ends, 12, dtype=np.float32), device=device).to(dtype).reshape(shape).requires_grad_()
+                        for ends, shape in (((-2, 3), (3, 4)), ((-1, 2), (3, 4)), ((-1, 2), (4, 3))))
+        launched = []
+        with launch_hook(lambda kernel, arguments, launched=launched: (launched.append(kernel.name), kernel.function(*arguments))):
+            y = make(x)
+            if device == "cuda":
+                assert len(launched) == 1 and launched[0].endswith("w") and not launched.clear()
+            first, = mg.autograd.grad(y, x, g, create_graph=True)
+            assert device == "cpu" or len(launched) <= 1, launched
+        second, = mg.autograd.grad(first, g, mg.full((3, 4), 0.7, device=device).to(dtype))
+        more = mg.autograd.grad(make(x), x, turned.detach().t()) + mg.autograd.grad(make(x).sum(), x)
+        captured = mg.capture(make)
+        made.append([t.float().numpy(force=True) for t in (y, first, second, *more, captured(x.detach()), captured(x.detach()))])
+    for want, got in zip(*made, strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

@@ -1,16 +1,22 @@
 """Optimisers and gradient clipping against their C twins."""
 from __future__ import annotations
 
+import functools
 from math import prod
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cuda_on_cpu.twins import DTYPES, emulated, values
+from cuda_on_cpu import fakecupy, nvrtc
+from cuda_on_cpu.twins import DTYPES, REAL, emulated, values
+from optim.test_optimizer import OPTIMIZERS
 
 import minigrad as mg
+from minigrad import optim
+from minigrad.devices import cuda
 from minigrad.devices.cuda import CUDA
-from minigrad.devices.launch import KERNELS, Launch
+from minigrad.devices.launch import KERNELS, TEXTS, Launch
+from minigrad.optim import together
 
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 OPTIMISERS = {"sgd": [(0, 0), (1, 0), (0, 1)], "adam": [(0, 0, 0), (1, 0, 1), (0, 1, 0)], "rmsprop": [(0, 0), (1, 1)],
@@ -84,3 +90,105 @@ def test_optimisers_have_no_blocks_without_work():
     empty = {0: np.array([[0] * 7])}
     assert KERNELS["grad_clip"].rule(SimpleNamespace(table=0, count=1), empty)[0].grid == (0,)
     assert [launch.grid for launch in KERNELS["grad_norm_sq"].rule(SimpleNamespace(table=0, count=1), empty)] == [(1,), (1,)]
+
+
+# ---- updates that are made of a definition (optim/together.py) ----
+
+WRITTEN = [(name, options) for name, options in OPTIMIZERS if getattr(optim, name)._elementwise]
+SHAPES = ((3, 5), (), (1100,), (0,))
+
+
+def parameters(device, dtype):
+    return [mg.tensor(values(np.float32, shape), device=device).to(dtype).requires_grad_() for shape in SHAPES]
+
+
+def steps(make, params, dtype, count=4):
+    """Parameters and their state after some steps; the second one has no gradient in the first step, so its count is another."""
+    optimizer = make(params)
+    for k in range(count):
+        for i, p in enumerate(params):
+            g = np.random.default_rng(100 * k + i).standard_normal(p.shape).astype(np.float32)
+            p.grad = None if (k, i) == (0, 1) else mg.tensor(g, device=p.device).to(dtype)
+        optimizer.step()
+    return [t.detach().double().cpu().numpy() for p in params for t in (p, *optimizer.state[p].values())]
+
+
+@pytest.mark.parametrize(("name", "options", "dtype"), [
+    *[pytest.param(*of, mg.float32, id=f"{of[0]}-{'-'.join(of[1])}-float32") for of in WRITTEN],
+    *[pytest.param(of, {}, dtype, id=f"{of}-{dtype}") for of in sorted({of for of, _ in WRITTEN})
+      for dtype in (mg.float64, mg.float16, mg.bfloat16)]])
+def test_an_update_written_from_its_definition(name, options, dtype, monkeypatch):
+    """Two launches for all parameters, with the values of the definition on the CPU; the numbers of each state, too."""
+    start = [p.detach() for p in parameters("cpu", dtype)]
+    make, launches, record = functools.partial(getattr(optim, name), **options), [], None if REAL else fakecupy.record
+    want = steps(make, [p.clone().requires_grad_() for p in start], dtype)
+    on_gpu = [p.to("cuda").requires_grad_() for p in start]
+    got = steps(make, on_gpu, dtype)
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-12 if dtype == mg.float64 else 2e-5 if dtype == mg.float32 else 1e-3, atol=1e-6)
+    if not REAL:
+        optimizer = make(on_gpu)
+        optimizer.step()                        # its first one uploads the state
+        monkeypatch.setattr(fakecupy, "record", lambda call, *stream: (launches.append(call), record(call, *stream)))
+        optimizer.step()
+        assert len(launches) == 2
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in WRITTEN}))
+def test_a_captured_step_runs_the_written_update(name):
+    """A schedule moves its numbers; the bits are those of eager steps."""
+    def trained(wrap):
+        params = [mg.tensor(np.linspace(-1, 1, n, dtype=np.float32), device="cuda").requires_grad_() for n in (33, 5)]
+        optimizer = getattr(optim, name)(params)
+        schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = sum((p * x[:len(p)]).square().sum() for p in params)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            return loss
+        step = wrap(step)
+        losses = [step(mg.full((33,), 1.0 + k, device="cuda")).item() for k in range(5)]
+        return losses, [t.detach().cpu().tolist() for p in params for t in (p, *optimizer.state[p].values())]
+    assert trained(mg.capture) == trained(lambda step: step)
+
+
+def test_the_text_of_an_update():
+    """A number that several lines need is computed once; what is not elementwise is refused; other devices need no text."""
+    p = mg.ones(3, device="cuda", requires_grad=True)
+    text = written(optim.RAdam([p]), np.float32)
+    assert text.count("of_pow<double>(hyper[4], step)") == 1 and "INFINITY" not in text[text.index("KERNEL(radam"):]
+    with pytest.raises(NotImplementedError, match="elementwise kernels only; got sum_f32"):
+        written(Wrong([p]), np.float32)
+
+
+class Wrong(optim.Adadelta):
+    """Its update needs the sum of a gradient."""
+
+    def _define(self, flags, hyper, p, g, state, step):
+        p.sub_(g.sum())
+
+
+def written(optimizer, dtype):
+    group = optimizer.param_groups[0]
+    numbers, flags = optimizer._read(group)
+    return together.text(optimizer, group, flags, len(numbers), np.dtype(dtype))
+
+
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("name", sorted({name for name, _ in WRITTEN}))
+def test_written_updates_compile_with_nvrtc_within_bounds(name, arch):
+    try:
+        nvrtc.library()
+    except ImportError as e:
+        pytest.skip(str(e))
+    optimizer = getattr(optim, name)([mg.ones(3, device="cuda", requires_grad=True)])
+    for suffix in ("f32", "f64", "bf16"):
+        TEXTS["update.cu"] = written(optimizer, np.float64 if suffix == "f64" else np.float32)
+        found = nvrtc.resources(cuda.source("update.cu"), arch, cuda.options(suffix, together.kernel_name(optimizer)))
+        del TEXTS["update.cu"]
+        assert len(found) == 2
+        for kernel, used in found.items():
+            assert used.spill == 0 and used.stack == 0 and used.registers <= 128 and used.shared <= 512, (kernel, used)

@@ -58,3 +58,23 @@ def test_sort_and_topk_with_their_gradients(n, kernels):
     assert ("topk_f32" in seen, "argsort_f32" in seen, "host" in seen) == (kernels, kernels, not kernels)
     for want, got in zip(*results, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("n", [33, 4096])
+@pytest.mark.parametrize("dtype", [mg.float16, mg.bfloat16], ids=str)
+def test_half_precision_is_sorted_as_it_is(dtype, n):
+    """By one kernel of its type, ties and NaN and subnormal numbers too; and summed without a float32 copy."""
+    values = np.concatenate([lines("f32", (2, n // 2)), rng.standard_normal((2, n - n // 2)).astype(np.float32)], 1)
+    values[0, :4] = 6e-8, -6e-8, 65504, -65504
+    seen, results = [], []
+    for device in ("cpu", "cuda"):
+        x = mg.tensor(values, device=device).to(dtype)
+        with devices.launch_hook(lambda kernel, arguments, seen=seen: (seen.append(kernel.name), kernel.function(*arguments))):
+            seen.clear()
+            found = x.argsort(1, descending=True), *x.sort(0), *x.topk(7), *x.kthvalue(5), mg.where(x.isfinite(), x, 0).cumsum(1)
+        results.append([t.float().numpy(force=True) for t in found])
+    suffix = {mg.float16: "f16", mg.bfloat16: "bf16"}[dtype]
+    assert {name for name in seen if name.startswith(("argsort", "topk", "cumsum"))} == {f"{k}_{suffix}" for k in ("argsort", "topk", "cumsum")}
+    assert not [name for name in seen if "cast_f32" in name], seen
+    for want, got in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, want)

@@ -13,13 +13,14 @@ from minigrad.devices.base import split
 from minigrad.devices.native import signatures
 from minigrad.devices.work import WORK
 from minigrad.nn import functional as F
+from minigrad.optim import together
 from minigrad.study import Record
 from minigrad.study.record import unseen
 
 
 def test_every_kernel_has_a_rule_or_says_that_it_counts_none():
     names = {split(name)[0] for name in signatures()}
-    assert names == set(WORK)
+    assert names == set(WORK) - {split(kernel.name)[0] for kernel in together._kernels.values()}        # written for a GPU
     assert WORK["take"].flops is None and WORK["gemm"].flops is not None
     four = SimpleNamespace(count=4, begin=2, end=12)
     assert (WORK["average"].flops(four), WORK["average"].elements(four)) == (40, 80)
