@@ -9,7 +9,7 @@ from ..devices.launch import FILL, THREADS, Launch, ceil_div, launch, over
 from ..devices.work import work
 
 SIZE = 6                # the last column: elements
-_CHUNK = 1024                   # elements: as in optim.cu, so that there is a block for each
+_CHUNK = 1024           # elements: as in optim.cu, so that there is a block for each
 
 
 def _chunks(k: Any, host: Any) -> int:
@@ -45,15 +45,15 @@ def sizes(k: Any, column: int) -> int:
     return sum(int(table[row + SIZE]) for row in range(0, k.count * width, width) if table[row + column])
 
 
-def moved(k: Any) -> int:
+def _moved(k: Any) -> int:
     """What an update reads and writes: param (column 0) and states (2, 3, 4) both, the gradient (1) is only read."""
     return sum(sizes(k, column) * (1 if column == 1 else 2) for column in range(5))
 
 
-work("sgd", lambda k: 2 * sizes(k, 0) + 3 * sizes(k, 2), moved)                      # column 2: momentum
-work("adam", lambda k: (13 + bool(k.amsgrad)) * sizes(k, 0), moved)
-work("rmsprop", lambda k: (9 + 5 * bool(k.centered)) * sizes(k, 0) + 2 * sizes(k, 4), moved)    # column 4: momentum
-work("adagrad", lambda k: 7 * sizes(k, 0), moved)
+work("sgd", lambda k: 2 * sizes(k, 0) + 3 * sizes(k, 2), _moved)                     # column 2: momentum
+work("adam", lambda k: (13 + bool(k.amsgrad)) * sizes(k, 0), _moved)
+work("rmsprop", lambda k: (9 + 5 * bool(k.centered)) * sizes(k, 0) + 2 * sizes(k, 4), _moved)    # column 4: momentum
+work("adagrad", lambda k: 7 * sizes(k, 0), _moved)
 work("grad_norm_sq", lambda k: 2 * sizes(k, 1), lambda k: sizes(k, 1))
 work("grad_scale", lambda k: sizes(k, 1), lambda k: 2 * sizes(k, 1))
 work("grad_clip", lambda k: 2 * sizes(k, 1), lambda k: 2 * sizes(k, 1))

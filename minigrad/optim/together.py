@@ -33,7 +33,7 @@ from ..devices.launch import KERNELS
 from ..devices.native import ffi
 from ..devices.plan import is_half
 from ..devices.work import work
-from .table import moved, sizes, step_rule
+from .table import sizes, step_rule
 
 _PACKAGE = Path(__file__).parent.parent
 _ELEMENTWISE = "ops/elementwise.cu"
@@ -251,7 +251,8 @@ def kernel(optimizer: Any, group: dict[str, Any], flags: tuple, hyper: int, devi
         names = ["table", "hyper", "count", *[f"flag{i}" for i in range(len(flags))]]
         declared = Declared("REAL", name, ["const int64_t *", "const double *", *["int64_t"] * (len(names) - 2)], names)
         [made] = device.generated(written, name, [declared], suffix, step_rule)
-        lines = written[written.rindex("each_element("):].count("const ")
-        work(name, lambda k: lines * sizes(k, 0), moved)
+        update = written[written.rindex("each_element("):written.rindex("GRID_LOOP")]
+        lines, kept = update.count(f"const {_TYPES[suffix][0] if suffix in _TYPES else 'float'} v"), update.count("[i] = v")
+        work(name, lambda k: lines * sizes(k, 0), lambda k: (3 + 2 * kept) * sizes(k, 0))
         _kernels.setdefault(key, add_kernel(made))
     return _kernels[key]
