@@ -11,13 +11,13 @@ from weakref import ref
 from ..core.complete import LeafCounts, asking, running
 from ..core.graph_node import GradientEdge, shown
 from ..core.graph_node import GraphNode as Node
+from ..core.half import is_constant
 from ..core.hooks import RemovableHandle, hooks
 from ..core.saved import pack
 from ..core.shape import fail, left_out
 from ..core.tape import Node as TapeNode
 from ..core.tape import edge_of, observers
 from ..core.tensor import Tensor
-from ..ops.dispatch import is_constant
 
 __all__ = ["GradientEdge", "Node", "disable_saved_tensors_hooks", "get_gradient_edge", "register_multi_grad_hook",
            "save_on_cpu", "saved_tensors_hooks"]

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ..devices.base import NoKernel
+from ..devices.base import TYPE_SUFFIX, Family, Kernel, NoKernel
 from ..devices.memory import Array, Layout, alloc, halves_seen, layout
-from ..devices.plan import Plan, is_half
+from ..devices.plan import Plan, elementwise_plan, is_half
 from .arrays import cast_array
 from .engine import functions
 from .modes import mode
@@ -28,21 +29,25 @@ class Wide(Plan):
     """The plan of a signature with half precision: `op` runs on float32 copies, and its result is rounded to `dtype`.
 
     `exact`: the outputs that stay as they were computed. `direct`: the plan of a kernel that reads and writes half
-    precision; it runs what is not recorded, since the derivative would round at each of its ops. `run` and `offset` are
-    not set: the fast paths, which read them, fail there, and look at what kind of plan they have only then.
+    precision; it runs what is not recorded, since the derivative would round at each of its ops. `turned`: the op runs
+    with its operands in the other order, for which it has a kernel. `run` and `offset` are not set: the fast paths,
+    which read them, fail there, and look at what kind of plan they have only then.
     """
 
-    __slots__ = ("dtype", "exact", "direct")
+    __slots__ = ("dtype", "exact", "direct", "turned")
 
     def __init__(self, op: Any, dtype: np.dtype, why: str, to: Layout | None = None, attrs: dict | None = None,
-                 exact: tuple[int, ...] = (), direct: Plan | None = None) -> None:
+                 exact: tuple[int, ...] = (), direct: Plan | None = None, turned: bool = False) -> None:
         self.op, self.dtype, self.layout, self.attrs, self.exact, self.direct = op, dtype, to, attrs, exact, direct
+        self.turned = turned
         self.why = f"{dtype} is computed in float32{': ' + why if why else ''}"
         self.kernel, self.table, self.walk = None, None, 0
 
     def at(self, inputs: Iterable[Any], attrs: Any = None) -> Any:
         """The result for these tensors, recorded if need be."""
         inputs = tuple(inputs)
+        if self.turned:
+            return self.op(*inputs[::-1])
         if self.direct is not None and not (mode.grad and any([t._requires_grad for t in inputs])):
             out = alloc(self.direct.layout)
             self.direct.kernel.call(out.ptr, *[t.array.ptr for t in inputs], self.direct.walk)
@@ -50,36 +55,58 @@ class Wide(Plan):
         return rounded(self.op(*map(widened, inputs), **(attrs or {})), self.dtype, self.exact)
 
     def fresh(self, *arrays: Array) -> Any:
-        return self.at([new_tensor(a, None) for a in arrays], self.attrs).array
+        inputs = [new_tensor(a, None) for a in arrays]
+        return (self.at(inputs, self.attrs) if not self.turned else
+                rounded(self.op(*map(widened, inputs)), self.dtype)).array
 
 
 # elementwise ops with derivatives that round once, as they are written; mul where nothing is broadcast
 _ROUND_ONCE = ("add", "sub", "neg", "mul", "abs")
 _ROUND_ONCE_BY_NUMBER = ("add", "sub", "mul", "div")        # where the second operand is a number
+_COMMUTE = ("add", "mul")
+constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()     # numbers of the program as tensors, by their id
+
+
+def is_constant(t: Tensor) -> bool:
+    """Is it a number of the program, as a tensor?"""
+    return constants.get(id(t)) is t
+
+
+def beside_number(op: Any, layouts: Sequence[Layout]) -> Kernel | None:
+    """The kernel of an elementwise op for a tensor of half precision and a number, which is float32."""
+    x, number = layouts[0], layouts[-1]
+    if len(layouts) != 2 or not is_half(x.dtype) or number.dtype != FLOAT32 or number.ndim:
+        return None
+    family: Family = getattr(x.device.kernels, getattr(op, "kernel_name", op.name))
+    return family.member(TYPE_SUFFIX.get(x.dtype, "") + "w")
 
 
 def stored(op: Any, plan: Plan, layouts: Sequence[Layout]) -> Plan:
     """The plan of an elementwise kernel, also if it reads and writes half precision; raises NoKernel where the
     derivative would round more than once (see `wide_plan`)."""
-    if layouts[-1].dtype == FLOAT32:
-        once = op.name in _ROUND_ONCE_BY_NUMBER
-    else:
-        once = op.name in _ROUND_ONCE and (op.name != "mul" or all([x.shape == plan.layout.shape for x in layouts]))
+    once = op.name in _ROUND_ONCE and (op.name != "mul" or all([x.shape == plan.layout.shape for x in layouts]))
     if op.rules and not once:
         raise NoKernel(f"{plan.why}: its derivative runs in float32", plan)
     return plan
 
 
-def wide_plan(op: Any, layouts: Sequence[Layout], attrs: dict, reason: Exception) -> Wide:
-    """The plan of a primitive that has no kernel, for `reason`; raises that if no input is of half precision. A second
-    argument of `reason` is the plan of a kernel for what is not recorded."""
+def wide_plan(op: Any, layouts: Sequence[Layout], attrs: dict, reason: Exception) -> Plan:
+    """The plan of a primitive that has no kernel for these dtypes, for `reason`; raises that if no input is of half
+    precision. A second argument of `reason` is the plan of a kernel for what is not recorded."""
     found = [x.dtype for x in layouts if is_half(x.dtype)]
     if not found:
         raise reason
+    direct, kernel = reason.args[1] if len(reason.args) > 1 else None, beside_number(op, layouts)
+    if kernel is not None:
+        out = layout(layouts[0].device, found[0], layouts[0].shape)
+        direct = Plan(None, out, f"kernel {kernel.name}", kernel, elementwise_plan(out, *layouts), attrs=attrs)
+        if op.name in _ROUND_ONCE_BY_NUMBER:
+            return direct
     inside = op.plan([layout(x.device, FLOAT32, x.shape) if is_half(x.dtype) else x for x in layouts], attrs)
     made = inside.layout
     to = layout(made.device, found[0], made.shape) if is_float(made.dtype) else made
-    return Wide(op, found[0], inside.why, to, attrs, direct=reason.args[1] if len(reason.args) > 1 else None)
+    turned = op.name in _COMMUTE and beside_number(op, layouts[::-1]) is not None
+    return Wide(op, found[0], inside.why, to, attrs, direct=direct, turned=turned)
 
 
 def half_result(inputs: Iterable[Any]) -> np.dtype | None:

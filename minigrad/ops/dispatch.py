@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 
+from ..core.half import constants
 from ..core.messages import not_a_tensor
 from ..core.modes import changed, mode, paused
 from ..core.op import Op, complete
@@ -30,7 +30,6 @@ _PLAIN = frozenset((float, int, bool))
 _ONE = (True,)
 _NOTHING: tuple = ()
 _constants: dict[tuple, Tensor] = {}
-_numbers: WeakValueDictionary[int, Tensor] = WeakValueDictionary()      # by id: also those that are no longer kept
 
 
 def held(value: Any, dtype: np.dtype, device: Device) -> Tensor | None:
@@ -42,7 +41,7 @@ def held(value: Any, dtype: np.dtype, device: Device) -> Tensor | None:
         if not fits(number, dtype):
             return None
         found = new_tensor(device.upload(np.array(int(number) if dtype.kind in "iu" else number, dtype)), None)
-        _numbers[id(found)] = found
+        constants[id(found)] = found
         if value == value:                                          # a NaN is not equal to itself: no key
             remember(_constants, key, found)
     return found
@@ -65,11 +64,6 @@ def described(call: Callable, name: str, doc: str | None, shown: Any = None) -> 
     if shown is not None:
         call.__signature__ = shown          # type: ignore[attr-defined]
     return call
-
-
-def is_constant(t: Tensor) -> bool:
-    """Is it a number of the program, as a tensor?"""
-    return _numbers.get(id(t)) is t
 
 
 # ---- elementwise primitives ---------------------------------------------------------------------------------------

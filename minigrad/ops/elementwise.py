@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.arrays import copy_array, written_once
 from ..core.engine import functions
-from ..core.half import Wide, half_result, in_float32, stored
+from ..core.half import Wide, half_result, in_float32, is_constant, stored
 from ..core.messages import taken
 from ..core.op import Primitive, parameters, same_device
 from ..core.out import check_target, into, targets, write
@@ -32,14 +32,14 @@ from ..core.shape import (
     scalar_type,
 )
 from ..core.tensor import Tensor, bump
-from ..devices.base import TYPE_SUFFIX, Device, Family, Kernel
+from ..devices.base import Device, Kernel
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan, is_half, not_half, remember
 from ..devices.work import each, work
 from .arguments import fits, is_number
 from .convert import cast
-from .dispatch import binary, constant, described, held, is_constant, ternary, unary, with_number
+from .dispatch import binary, constant, described, held, ternary, unary, with_number
 
 
 def is_operand(*values: Any) -> bool:
@@ -77,9 +77,8 @@ class Elementwise(Primitive):
         self.reflected: Callable[[Any, Any], Any] = with_number(self, 1)    # the number is the first operand
         self.call: Callable[..., Any] = described((unary, binary, ternary)[len(self.inputs) - 1](self), name, doc)
         if kernel_kinds:
-            half = set("f") <= set(kernel_kinds)
-            launch("ops/elementwise.cu", self.kernel_name, by_plan, stack=stack, half=half,
-                   wide=half and len(self.inputs) == 2 and result != "bool")
+            launch("ops/elementwise.cu", self.kernel_name, by_plan, stack=stack, half="f" in kernel_kinds,
+                   wide="f" in kernel_kinds and len(self.inputs) == 2 and result != "bool")
             work(self.kernel_name, each(1) if kernel_kinds != "size" else None)     # that only moves elements
         self.sample_function, self.error_function = self.plain_samples, self.plain_errors
         self.oracle = oracle or function
@@ -133,15 +132,14 @@ class Elementwise(Primitive):
 
     def prepare_plan(self, *layouts: Layout) -> Plan:
         """Checks one signature whose dtypes agree already, and finds its kernel."""
-        first, beside = layouts[0], self.beside_number(layouts)
-        dtype = layouts[-1].dtype if beside is None else first.dtype
+        first, dtype = layouts[0], layouts[-1].dtype
         same_device(self.name, layouts)
         self.allow(first.dtype if is_half(first.dtype) else dtype)
         shape = first.shape if len(layouts) == 1 else broadcast_shapes(self.name, *[x.shape for x in layouts])
         out = layout(first.device, BOOL if self.result == "bool" else dtype, shape)
         why = f"no {self.name} kernel for {dtype}: NumPy"
         alike = all([x.dtype == dtype for x in layouts[self.selects:]])    # a number beside half precision is float32
-        kernel = self.kernel(layouts[-1]) if alike else beside
+        kernel = self.kernel(layouts[-1]) if alike else None
         if kernel is None and self.kernel_kinds != "size":      # kernels that only move elements take half precision
             not_half(why, *layouts)
         if kernel is not None:
@@ -164,14 +162,6 @@ class Elementwise(Primitive):
         if self.kernel_kinds == "size":
             return family.move(x.dtype)
         return family.get(x.dtype) if kind_of(x.dtype) in self.kernel_kinds else None
-
-    def beside_number(self, layouts: tuple[Layout, ...]) -> Kernel | None:
-        """The kernel for a tensor of half precision and a number, which is float32."""
-        x, number = layouts[0], layouts[-1]
-        if len(layouts) != 2 or not is_half(x.dtype) or number.dtype != FLOAT32 or number.ndim:
-            return None
-        family: Family = getattr(x.device.kernels, self.kernel_name)
-        return family.member(TYPE_SUFFIX.get(x.dtype, "") + "w")
 
     def common_dtype(self, inputs: tuple[Any, ...]) -> np.dtype:
         """The dtype of the computation: PyTorch's promotion."""

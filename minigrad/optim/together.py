@@ -244,7 +244,7 @@ def kernel(optimizer: Any, group: dict[str, Any], flags: tuple, hyper: int, devi
     suffix = TYPE_SUFFIX.get(dtype)
     if suffix not in ("f32", "f64", "f16", "bf16"):
         return None
-    key = device.name, type(optimizer), flags, hyper, suffix
+    key = device, type(optimizer), flags, hyper, suffix
     if key not in _kernels:
         name = kernel_name(optimizer)
         written = text(optimizer, group, flags, hyper, FLOAT32 if is_half(dtype) else dtype)
@@ -252,7 +252,7 @@ def kernel(optimizer: Any, group: dict[str, Any], flags: tuple, hyper: int, devi
         declared = Declared("REAL", name, ["const int64_t *", "const double *", *["int64_t"] * (len(names) - 2)], names)
         [made] = device.generated(written, name, [declared], suffix, step_rule)
         update = written[written.rindex("each_element("):written.rindex("GRID_LOOP")]
-        lines, kept = update.count(f"const {_TYPES[suffix][0] if suffix in _TYPES else 'float'} v"), update.count("[i] = v")
+        lines, kept = len(re.findall("const (float|double) v", update)), update.count("[i] = v")
         work(name, lambda k: lines * sizes(k, 0), lambda k: (3 + 2 * kept) * sizes(k, 0))
         _kernels.setdefault(key, add_kernel(made))
     return _kernels[key]
