@@ -39,9 +39,10 @@ static inline int rows_together(int64_t elements, int most) { return beyond_cach
 static inline int streams(const T *p, int64_t size, int64_t run) {
   return beyond_caches(size) && !mg_is_followed() && ((uintptr_t)p | (uintptr_t)run * sizeof(T)) % VBYTES == 0;
 }
-/* The same for rows of n elements at any address, whose parts EACH_RUN tells apart: they are worth it if they are long. */
+/* The same for rows of n elements at any address, whose parts EACH_RUN tells apart: they are worth it if they are long,
+ * and the array so large that results and what they are made of do not fit the last cache (softmax of 6 MB: 0.7). */
 static inline int streams_runs(int64_t size, int64_t n) {
-  return beyond_caches(size) && !mg_is_followed() && n >= 8 * VL;
+  return size * (int64_t)sizeof(T) > 3 * MG_CACHED_BYTES && !mg_is_followed() && n >= 8 * VL;
 }
 /* store_n, past the caches if `stream` */
 INLINE void put_n(T *p, V v, int n, int stream) {

@@ -102,10 +102,10 @@ NOINLINE void plain_backward(T *gx, T *gw, T *gb, const T *gy, const T *x, T mea
  *
  *   latency    of small arrays (NEAR): each row ends in horizontal sums, a division and a square root, and its next
  *              pass waits for them. So R = 4 rows go side by side, and weight and bias are loaded once for four rows;
- *   memory     of large ones (FAR): it is read fastest in the order of its addresses. So the sums of four rows are
- *              taken one after the other. Then the four are written side by side, past the caches, and while that is
- *              done the next four are asked for, so that reading goes on: the forward pass of 4096x768 takes as long as
- *              a copy. One row at a time, writing and reading wait for each other, and it takes half as long again.
+ *   memory     of large ones (FAR): it is read fastest in the order of its addresses. So while four rows are written,
+ *              side by side and past the caches, L1 is asked for the next four, in that order, and reading goes on: the
+ *              forward pass of 4096x768 takes as long as a copy. One row at a time, writing and reading wait for each
+ *              other, and it takes half as long again.
  *              Rows that are very long, or that cannot be stored past the caches, go one by one.
  *
  * The variance takes one pass: distances are counted from the mean of a row's first four vectors. Where the mean is off
@@ -125,7 +125,14 @@ INLINE void add_squares(V (*rest)[2], V (*squares)[2], const V *shift, const T *
       squares[r][u] = vfma(d, d, squares[r][u]);
     });
 }
-INLINE T sum_of(const V *chains) { return vsum(chains[0] + chains[1]); }
+/* sum[r] += the sum of the two chains of row r */
+INLINE void add_sums(double *sum, V (*chains)[2], const int R) {
+  V v[4];
+  T s[4];
+  EACH_ROW(r) v[r] = chains[r][0] + chains[r][1];
+  vsums(s, v, R);
+  EACH_ROW(r) sum[r] += s[r];
+}
 
 /* mean (0 unless `centred`) and rstd of R rows, broadcast, from their distances from shift. These add up to what shift
  * is off by. Returns a bit for each row whose shift is so far off that its variance lost digits. */
@@ -137,13 +144,19 @@ TEMPLATE int moments_from(V *mean, V *rstd, const V *shift, const T *x, int64_t 
   for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
     EACH_ROW(r) s[r][0] = s[r][1] = q[r][0] = q[r][1] = vzero();
     add_squares(s, q, shift, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R, centred);
-    EACH_ROW(r) sum[r] += sum_of(s[r]), squares[r] += sum_of(q[r]);
+    if (centred) add_sums(sum, s, R);
+    add_sums(squares, q, R);
+  }
+  const double each = 1 / (double)n;
+  T of[4];
+  EACH_ROW(r) {
+    sum[r] *= each, squares[r] *= each;
+    of[r] = 1 / MATH(sqrt)((T)(squares[r] - sum[r] * sum[r]) + (T)eps);
   }
   EACH_ROW(r) {
-    const double rest = sum[r] / (double)n, square = squares[r] / (double)n;
-    mean[r] = shift[r] + vset((T)rest);
-    rstd[r] = vset(1 / MATH(sqrt)((T)(square - rest * rest) + (T)eps));
-    far |= (rest * rest > square / 4) << r;
+    mean[r] = shift[r] + vset((T)sum[r]);
+    rstd[r] = vset(of[r]);
+    far |= (sum[r] * sum[r] > squares[r] / 4) << r;
   }
   return centred ? far : 0;
 }
@@ -156,7 +169,9 @@ INLINE void moments_of_rows(V *mean, V *rstd, const T *x, int64_t n, double eps,
   EACH_ROW(r) shift[r] = vzero();
   if (centred) {
     EACH_VECTOR(j, k, few, EACH_ROW(r) shift[r] += load_n(x + r * n + j, k););
-    EACH_ROW(r) shift[r] = vset(vsum(shift[r]) / (T)few);
+    T sum[4];
+    vsums(sum, shift, R);
+    EACH_ROW(r) shift[r] = vset(sum[r] * (1 / (T)few));
   }
   const int far = !MG_SMALL && R == 1 && centred ? moments_from_1(mean, rstd, shift[0], x, n, eps) :
                                       moments_from(mean, rstd, shift, x, n, eps, R, centred);
@@ -175,11 +190,10 @@ NOINLINE void squares_4(V *mean, V *rstd, const T *x, int64_t n, double eps) {
 NOINLINE void squares_1(V *mean, V *rstd, const T *x, int64_t n, double eps) {
   moments_of_rows(mean, rstd, x, n, eps, 1, 0);
 }
-INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int far,
-                    const int centred) {
+INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
   if (MG_SMALL) moments_of_rows(mean, rstd, x, n, eps, 1, centred);
-  else if (R == 4 && !far) (centred ? moments_4 : squares_4)(mean, rstd, x, n, eps);
-  else EACH_ROW(r) (centred ? moments_1 : squares_1)(mean + r, rstd + r, x + r * n, n, eps);
+  else if (R == 4) (centred ? moments_4 : squares_4)(mean, rstd, x, n, eps);
+  else (centred ? moments_1 : squares_1)(mean, rstd, x, n, eps);
 }
 
 /* How rows of n elements go, by their shape alone: the order of sums depends on it. */
@@ -204,9 +218,10 @@ TEMPLATE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R
   const int64_t n = a->n;
   const T *x = a->x + row * n;
   T *y = a->y + row * n;
-  V mean[4], rstd[4];
-  moments(mean, rstd, x, n, a->eps, R, far, centred);
+  V found[4], root[4], mean[4], rstd[4];     /* those that moments wrote are memory, which each store might change */
+  moments(found, root, x, n, a->eps, R, centred);
   EACH_ROW(r) {
+    mean[r] = found[r], rstd[r] = root[r];
     if (centred) a->mean[row + r] = mean[r][0];
     a->rstd[row + r] = rstd[r][0];
   }
@@ -303,7 +318,13 @@ TEMPLATE void layer_norm_back_sums(const layer_norm_back_args *a, V *c1, V *c2, 
         pb += g;
       }
       if (columns) ADD_COLUMNS(gw, j, k, n, first, pw, pb));
-    EACH_ROW(r) sum1[r] += vsum(s1[r]), sum2[r] += vsum(s2[r]);
+    T t[4];
+    if (centred) {
+      vsums(t, s1, R);
+      EACH_ROW(r) sum1[r] += t[r];
+    }
+    vsums(t, s2, R);
+    EACH_ROW(r) sum2[r] += t[r];
   }
   EACH_ROW(r) {
     const double rs = a->rstd[row + r];
@@ -484,11 +505,10 @@ void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *me
 #define BLOCK_ROWS 64                /* rows of a block of columns; the first has FIRST_ROWS, the second as many, the
                                       * next ones as many as there were before */
 #define FIRST_ROWS 8
-#define FAR_BYTES ((int64_t)1 << 24)   /* of an array: two of them are beyond the last cache */
 
-/* How the work on channels is cut: how many a thread works on together; how many rows go side by side, in the column
- * shape (0: in the caches, column by column down the rows); is the result stored past the caches? */
-typedef struct { int64_t many; int together, stream; } cut;
+/* How the work on channels is cut: how many a thread works on together; is the array in the caches (columns then go one
+ * by one, down the rows)? Is the result stored past the caches? */
+typedef struct { int64_t many; int cached, stream; } cut;
 
 typedef struct {
   T *y, *mean, *var, *rstd;    /* eval: y only */
@@ -512,6 +532,10 @@ static inline int64_t channels_together(int64_t batch, int64_t channels, int64_t
   /* Columns of two threads do not share a cache line: each would wait for the other's results, and load vectors that
    * lie in two lines. */
   if (bytes % 64) share = (share + LINE - 1) / LINE * LINE;
+  /* Rows of `many` channels are whole cache lines, too: these can be stored past the caches (512x64x7x7: 0.53). */
+  int64_t step = LINE, odd = inner;
+  for (; step > 1 && odd % 2 == 0; odd /= 2) step /= 2;
+  if (many > step) many -= many % step;
   return MAX(1, MIN(share, many));
 }
 
@@ -526,8 +550,7 @@ static void over_channels(void *context, cut *how, const T *result, int64_t batc
   if (!inner || !channels) return;
   const int64_t many = channels_together(batch, channels, inner), units = (channels + many - 1) / many;
   const int64_t size = batch * channels * inner;
-  const int together = !beyond_caches(size) ? 0 : size * (int64_t)sizeof(T) <= FAR_BYTES ? 2 : 1;
-  *how = (cut){many, together, streams_in(result, batch, channels, inner, many)};
+  *how = (cut){many, !beyond_caches(size), streams_in(result, batch, channels, inner, many)};
   mg_parallel(units, grain(units, batch * inner * many), inner >= LONG_STRIP ? strips : columns, context);
 }
 
@@ -592,9 +615,14 @@ static void strip_moments(const sums *s, const T *x, int64_t batch, int64_t stri
   for (int64_t c = 0; c < channels; c++) s->mean[c] += s->origin[c];
 }
 
-TEMPLATE void scale_strip(T *y, const T *x, T mean, T scale, T shift, int64_t n, int stream) {
+/* Of an array whose result is stored past the caches, L1 is asked for what comes AHEAD elements later (or a row, where
+ * the statistics of a row come between): strips of 3 kB gain nothing, those of 12 kB a tenth. */
+#define AHEAD (6144 / (int64_t)sizeof(T))
+TEMPLATE void scale_strip(T *y, const T *x, T mean, T scale, T shift, int64_t n, int stream, int64_t ahead) {
   const V m = vset(mean), a = vset(scale), b = vset(shift);
-  EACH_VECTOR(j, k, n, put_n(y + j, vfma(load_n(x + j, k) - m, a, b), k, stream););
+  EACH_VECTOR(j, k, n,
+    if (stream) __builtin_prefetch(x + ahead + j);
+    put_n(y + j, vfma(load_n(x + j, k) - m, a, b), k, stream););
 }
 
 static inline set channel_set(int64_t batch, int64_t channels, int64_t inner) {
@@ -628,7 +656,7 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
     for (int64_t b = 0; b < a->batch; b++)
       for (int64_t i = 0, told = 0; i < channels; i++) {
         const int64_t strip = b * stride + at + i * inner;
-        scale_strip(a->y + strip, a->x + strip, of.shift[i], of.d1[i], of.d2[i], inner, a->how.stream);
+        scale_strip(a->y + strip, a->x + strip, of.shift[i], of.d1[i], of.d2[i], inner, a->how.stream, AHEAD);
         if ((i + 1 - told) * inner < BLOCK_ELEMENTS && i + 1 < channels) continue;
         mg_written(a->y + b * stride + at + told * inner, (i + 1 - told) * inner);
         told = i + 1;
@@ -637,15 +665,16 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
   if (a->how.stream) vstreamed();
 }
 
-/* d1[j] += the distances of column j from shift[j] in R rows, d2[j] += their squares. far: L2 is asked for the next R
- * rows */
+/* d1[j] += the distances of column j from shift[j] in R rows, d2[j] += their squares. far: L1 is asked for the next R
+ * rows, where they are neighbours in the order of their addresses: 0.8 of the time of column by column */
 INLINE void add_columns_of(const sums *s, const T *x, int64_t stride, int64_t n, const int R, const int far) {
+  const int64_t along = stride == n ? R : 1, across = stride == n ? VL : stride;
   EACH_VECTOR(j, k, n,
     const V shift = load_n(s->shift + j, k);
     V d1 = load_n(s->d1 + j, k);
     V d2 = load_n(s->d2 + j, k);
     UNROLL for (int r = 0; r < R; r++) {
-      if (far) __builtin_prefetch(x + (R + r) * stride + j, 0, 2);
+      if (far) __builtin_prefetch(x + R * stride + r * across + along * j);
       const V d = load_n(x + r * stride + j, k) - shift;
       d1 += d;
       d2 = vfma(d, d, d2);
@@ -680,7 +709,7 @@ static void add_columns(const sums *s, const T *x, int64_t rows, int64_t stride,
 
 /* mean (counted from the channel's origin) and M2 of `channels` channels: first of each column, then merged. */
 static void column_moments(const sums *s, const T *x, int64_t batch, int64_t stride, int64_t channels,
-                           int64_t inner, int together) {
+                           int64_t inner, int cached) {
   const int64_t n = channels * inner;
   double *mean = s->mean, *m2 = s->m2;
   for (int64_t i = 0; i < channels; i++)
@@ -690,10 +719,10 @@ static void column_moments(const sums *s, const T *x, int64_t batch, int64_t str
     rows = MIN(BLOCK_ROWS, batch - b);
     if (b < BLOCK_ROWS) rows = MIN(MAX(b, FIRST_ROWS), batch - b);
     if (b == 0) {
-      add_columns(s, x, rows, stride, n, !together);
+      add_columns(s, x, rows, stride, n, cached);
       for (int64_t j = 0; j < n; j++) s->shift[j] = (T)(s->shift[j] + s->d1[j] / (double)rows);
     }
-    add_columns(s, x + b * stride, rows, stride, n, !together);
+    add_columns(s, x + b * stride, rows, stride, n, cached);
     for (int64_t j = 0; j < n; j++) merge(s, j, (double)b, (double)rows, s->d1[j], s->d2[j]);
   }
   for (int64_t i = 0; inner > 1 && i < channels; i++) {
@@ -708,9 +737,9 @@ static void column_moments(const sums *s, const T *x, int64_t batch, int64_t str
   for (int64_t i = 0; i < channels; i++) mean[i] += s->origin[i * inner];
 }
 
-/* Rows of n elements, about 9 kB, that L2 is asked for ahead of those at hand: one row of 4096x768 is too near, stores
- * past the caches do not leave memory the time. */
-static inline int64_t rows_ahead(int64_t n) { return (9216 / (int64_t)sizeof(T) + n - 1) / n; }
+/* Rows of n elements that L1 is asked for ahead of those at hand: one row of 4096x768 is too near, stores past the
+ * caches do not leave memory the time. */
+static inline int64_t rows_ahead(int64_t n) { return (AHEAD + n - 1) / n; }
 
 /* Row by row: the three factors come from L1, the rows in the order of memory. Four rows side by side, which share the
  * factors, take 1.17 of the time of 64x512 (rows 2 kB apart wait for each other), 0.93 of that of 256x128. */
@@ -719,7 +748,7 @@ INLINE void scale_rows(T *y, const T *x, const T *mean, const T *scale, const T 
   const int64_t ahead = stream ? rows_ahead(n) * stride : 0;
   for (int64_t q = 0; q < batch; q++, x += stride, y += stride) {
     EACH_VECTOR(j, k, n,
-      if (stream) __builtin_prefetch(x + ahead + j, 0, 2);
+      if (stream) __builtin_prefetch(x + ahead + j);
       put_n(y + j, vfma(load_n(x + j, k) - load_n(mean + j, k), load_n(scale + j, k), load_n(shift + j, k)), k, stream););
     mg_written(y, n);
   }
@@ -757,7 +786,7 @@ static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
       memcpy(mean, a->given_mean + c, bytes);
       memcpy(var, a->given_var + c, bytes);
     } else {
-      column_moments(&of, a->x + c * inner, a->batch, stride, channels, inner, a->how.together);
+      column_moments(&of, a->x + c * inner, a->batch, stride, channels, inner, a->how.cached);
       for (int64_t i = 0; i < channels; i++) mean[i] = (T)of.mean[i], var[i] = (T)(of.m2[i] * each);
       memcpy(a->mean + c, mean, bytes);
       memcpy(a->var + c, var, bytes);
@@ -860,24 +889,25 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
         if (a->var) EACH_VECTOR(j, k, inner, put_n(gx + j, load_n(g + j, k) * scale, k, a->how.stream););
         else
           EACH_VECTOR(j, k, inner,
+            if (a->how.stream) __builtin_prefetch(g + AHEAD + j), __builtin_prefetch(p + AHEAD + j);
             put_n(gx + j, vfma(load_n(p + j, k) - m, c2, load_n(g + j, k) + c1) * scale, k, a->how.stream););
       }
   }
   if (a->how.stream) vstreamed();
 }
 
-/* d1[j] += the sum of gy in column j of R rows, d2[j] += that of gy * (x - shift). far: L2 is asked for the R rows after
- * the next R (0.86 of the time of the backward pass of 4096x768, which the next R make 0.94) */
+/* d1[j] += the sum of gy in column j of R rows, d2[j] += that of gy * (x - shift). far: as in add_columns_of */
 INLINE void add_back_columns_of(const sums *s, const T *gy, const T *x, int64_t stride, int64_t n, const int R,
                                 const int far) {
+  const int64_t along = stride == n ? R : 1, across = stride == n ? VL : stride;
   EACH_VECTOR(j, k, n,
     const V mean = load_n(s->shift + j, k);
     V d1 = load_n(s->d1 + j, k);
     V d2 = load_n(s->d2 + j, k);
     UNROLL for (int r = 0; r < R; r++) {
       if (far) {
-        __builtin_prefetch(gy + (2 * R + r) * stride + j, 0, 2);
-        __builtin_prefetch(x + (2 * R + r) * stride + j, 0, 2);
+        __builtin_prefetch(gy + R * stride + r * across + along * j);
+        __builtin_prefetch(x + R * stride + r * across + along * j);
       }
       const V g = load_n(gy + r * stride + j, k);
       d1 += g;
@@ -901,27 +931,27 @@ INLINE void add_back_columns_down(const sums *s, const T *gy, const T *x, int64_
   EACH_PART(w) store_n(s->d1 + j + w * VL, d1[w], k), store_n(s->d2 + j + w * VL, d2[w], k);
 }
 static void add_back_columns(const sums *s, const T *gy, const T *x, int64_t rows, int64_t stride, int64_t n,
-                             int together) {
-  if (MG_SMALL || !together) {
+                             int cached) {
+  if (MG_SMALL || cached) {
     EACH_COLUMNS(j, W, k, n, add_back_columns_down(s, gy, x, rows, stride, j, W, k););
     return;
   }
   int64_t q = 0;
   memset(s->d1, 0, (size_t)n * sizeof(T));
   memset(s->d2, 0, (size_t)n * sizeof(T));
-  for (; q + 2 <= rows && together == 2; q += 2)
+  for (; q + 2 <= rows; q += 2)
     add_back_columns_of(s, gy + q * stride, x + q * stride, stride, n, 2, 1);
   for (; q < rows; q++) add_back_columns_of(s, gy + q * stride, x + q * stride, stride, n, 1, 0);
 }
 
-/* gx = ((gy + c1) + (x - mean) * c2) * scale, or gy * scale. far: L2 is asked for what comes AHEAD */
+/* gx = ((gy + c1) + (x - mean) * c2) * scale, or gy * scale. far: L1 is asked for what comes AHEAD */
 TEMPLATE void column_back(T *gx, const T *gy, const T *x, const T *mean, const T *c1, const T *c2, const T *scale,
                           int64_t batch, int64_t stride, const int frozen, int64_t n, int stream, const int far) {
   const int64_t ahead = rows_ahead(n) * stride;
   for (int64_t q = 0; q < batch; q++)
     EACH_VECTOR(j, k, n,
       const int64_t i = q * stride + j;
-      if (far) __builtin_prefetch(gy + i + ahead, 0, 2), __builtin_prefetch(x + i + ahead, 0, 2);
+      if (far) __builtin_prefetch(gy + i + ahead), __builtin_prefetch(x + i + ahead);
       V g = load_n(gy + i, k);
       if (!frozen) g = vfma(load_n(x + i, k) - load_n(mean + j, k), load_n(c2 + j, k), g + load_n(c1 + j, k));
       put_n(gx + i, g * load_n(scale + j, k), k, stream););
@@ -944,7 +974,7 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     spread(mean, channels, inner);
     for (int64_t j = 0; j < n; j++) sum[j] = sum_d[j] = 0;
     for (int64_t b = 0; needs_sums(a) && b < a->batch; b += BLOCK_ROWS) {
-      add_back_columns(&of, gy + b * stride, x + b * stride, MIN(BLOCK_ROWS, a->batch - b), stride, n, a->how.together);
+      add_back_columns(&of, gy + b * stride, x + b * stride, MIN(BLOCK_ROWS, a->batch - b), stride, n, a->how.cached);
       for (int64_t j = 0; j < n; j++) sum[j] += of.d1[j], sum_d[j] += of.d2[j];
     }
     for (int64_t i = 0; inner > 1 && i < channels; i++) {
@@ -964,7 +994,7 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     spread(rstd, channels, inner);
     T *gx = a->gx + c * inner;
     if (a->var) column_back(gx, gy, x, mean, c1, c2, rstd, a->batch, stride, 1, n, a->how.stream, 0);
-    else if (!a->how.together) column_back(gx, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n, 0, 0);
+    else if (a->how.cached) column_back(gx, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n, 0, 0);
     else column_back(gx, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n, a->how.stream, 1);
   }
   if (a->how.stream) vstreamed();
@@ -1014,7 +1044,7 @@ typedef struct {
 TEMPLATE void group_norm_some(const group_norm_args *a, int64_t row, const int R) {
   const int64_t cpg = a->cpg, inner = a->inner, n = cpg * inner;
   V mean[4], rstd[4];
-  moments(mean, rstd, a->x + row * n, n, a->eps, R, 0, 1);
+  moments(mean, rstd, a->x + row * n, n, a->eps, R, 1);
   for (int r = 0; r < R; r++) {
     const int64_t c0 = (row + r) % a->groups * cpg;
     const T *x = a->x + (row + r) * n, *weight = a->weight ? a->weight + c0 : 0, *bias = a->bias ? a->bias + c0 : 0;
@@ -1028,7 +1058,7 @@ TEMPLATE void group_norm_some(const group_norm_args *a, int64_t row, const int R
     else
       for (int64_t c = 0; c < cpg; c++)
         scale_strip(y + c * inner, x + c * inner, mean[r][0], weight ? rstd[r][0] * weight[c] : rstd[r][0],
-                    bias ? bias[c] : 0, inner, R == 1 && a->stream);
+                    bias ? bias[c] : 0, inner, R == 1 && a->stream, n);
     if (__builtin_expect(out_of_range(rstd[r][0]), 0))
       plain_forward(y, a->mean + row + r, 0, a->rstd + row + r, x, weight, bias, (set){n, n, 0, inner}, a->eps, 1);
   }
@@ -1116,6 +1146,7 @@ static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
         const V w = vset(weight ? weight[c] * rstd : rstd);
         const T *g = gy + c * inner, *p = x + c * inner;
         EACH_VECTOR(j, k, inner,
+          if (a->stream) __builtin_prefetch(g + n + j), __builtin_prefetch(p + n + j);
           put_n(gx + c * inner + j, vfma(load_n(p + j, k) - m, k2, vfma(load_n(g + j, k), w, k1)), k, a->stream););
       }
   }

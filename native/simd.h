@@ -254,15 +254,44 @@ static inline V16 vupper16_(V16 a, V16 b) {
   return a;
 }
 #endif
-static inline T vsum(V v) {
-  V16 h[VBYTES / 16];
-  memcpy(h, &v, VBYTES);
-  UNROLL for (int k = VBYTES / 32; k > 0; k /= 2)
-    UNROLL for (int i = 0; i < k; i++) h[i] += h[i + k];
-#if TYPE_IS == 1
-  return (h[0][0] + h[0][2]) + (h[0][1] + h[0][3]);
+typedef T Half_ __attribute__((vector_size(VBYTES > 16 ? VBYTES / 2 : 16)));
+static inline V16 vfold_(V v) {
+#if VBYTES > 16
+  Half_ half[2];
+  memcpy(half, &v, VBYTES);
+  half[0] += half[1];
+#if VBYTES == 32
+  return half[0];
 #else
-  return h[0][0] + h[0][1];
+  V16 h[2];
+  memcpy(h, half, sizeof h);
+  return h[0] + h[1];
+#endif
+#else
+  return v;
+#endif
+}
+static inline T vsum(V v) {
+  const V16 h = vfold_(v);
+#if TYPE_IS == 1
+  return (h[0] + h[2]) + (h[1] + h[3]);
+#else
+  return h[0] + h[1];
+#endif
+}
+/* s[r] = vsum(v[r]), r < R <= 4 */
+INLINE void vsums(T *s, const V *v, const int R) {
+#if defined(__SSE2__) && TYPE_IS == 1
+  if (R < 4) {
+    for (int r = 0; r < R; r++) s[r] = vsum(v[r]);
+    return;
+  }
+  __m128 a = (__m128)vfold_(v[0]), b = (__m128)vfold_(v[1]), c = (__m128)vfold_(v[2]), d = (__m128)vfold_(v[3]);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  const V16 sums = ((V16)a + (V16)c) + ((V16)b + (V16)d);
+  memcpy(s, &sums, sizeof sums);
+#else
+  for (int r = 0; r < R; r++) s[r] = vsum(v[r]);
 #endif
 }
 static inline T vmaxall(V v) {

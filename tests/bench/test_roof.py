@@ -11,7 +11,7 @@ from minigrad.bench import roof
 from minigrad.bench.roof import SIZES
 from minigrad.study import Record
 
-CORE = bench.Limits(200.0, (150.0, 90.0, 50.0, 20.0))
+CORE = bench.Limits(200.0, (150.0, 90.0, 50.0, 40.0, 30.0, 20.0))
 
 
 def row(name: str) -> bench.Workload:
@@ -20,19 +20,20 @@ def row(name: str) -> bench.Workload:
 
 
 def test_the_rate_of_a_copy_is_interpolated_over_the_logarithm_of_the_size():
-    assert [CORE.copy(n) for n in SIZES] == pytest.approx([150, 90, 50, 20])
+    assert [CORE.copy(n) for n in SIZES] == pytest.approx([150, 90, 50, 40, 30, 20])
     assert CORE.copy((SIZES[0] * SIZES[1]) ** 0.5) == pytest.approx(120)        # half-way in the logarithm
-    assert CORE.copy((SIZES[2] * SIZES[3]) ** 0.5) == pytest.approx(35)
+    assert CORE.copy((SIZES[2] * SIZES[3]) ** 0.5) == pytest.approx(45)
     assert CORE.copy(100) == pytest.approx(150) and CORE.copy(1e12) == pytest.approx(20)
     assert str(CORE) == ("FMA peak 200 GFLOP/s; copy, read plus written, by the bytes of both arrays: "
-                         "150.0 GB/s at 32 kB, 90.0 GB/s at 2 MB, 50.0 GB/s at 25 MB, 20.0 GB/s at 250 MB")
+                         "150.0 GB/s at 32 kB, 90.0 GB/s at 2 MB, 50.0 GB/s at 25 MB, 40.0 GB/s at 50 MB, "
+                         "30.0 GB/s at 100 MB, 20.0 GB/s at 250 MB")
 
 
 def test_roof_of_a_norm_by_hand():
     array = 4096 * 768 * 4
-    between = 50 + (20 - 50) * 0.30390          # four arrays are 50.3 MB: log10(50.3 / 25) of the decade
+    between = 40 + (30 - 40) * 0.00954          # four arrays are 50.3 MB: log2(50.3 / 50) of the octave
     assert row("layer_norm 4096x768, fwd+bwd").least(CORE) == pytest.approx(5 * array / between / 1e9, rel=1e-4)
-    between = 50 + (20 - 50) * 0.00287          # two arrays are 25.2 MB
+    between = 50 + (40 - 50) * 0.00954          # two arrays are 25.2 MB
     assert row("layer_norm 4096x768, forward alone, no graph").least(CORE) == pytest.approx(2 * array / between / 1e9, rel=1e-4)
 
 

@@ -31,7 +31,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_row_of_a_large_array_has_the_bits_it_has_alone(name, columns):
     """Output and gradient, with one thread and with two."""
-    rng, rows = np.random.default_rng(0), (1 << 20) // columns + 5
+    rng, rows = np.random.default_rng(0), (3 << 20) // columns + 5
     x, labels = rng.standard_normal((rows, columns), np.float32) * 4, rng.integers(0, columns, rows)
 
     def run(x, labels):
