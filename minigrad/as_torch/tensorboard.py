@@ -55,3 +55,4 @@ def _writing(name: str) -> Any:
 for _name in ("audio custom_scalars embedding figure histogram hparams image images mesh pr_curve scalar scalars text"
               " video").split():                        # members of the class: of those that inherit, and of mocks
     setattr(SummaryWriter, f"add_{_name}", _writing(f"add_{_name}"))
+SummaryWriter.close, SummaryWriter.flush = _writing("close"), _writing("flush")      # type: ignore[attr-defined]
