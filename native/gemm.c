@@ -401,8 +401,8 @@ typedef struct {
 
 /* A tile of c'. The rows of b `ahead` come into the second-level cache one line at a time: many at once
  * would keep loads waiting. */
-static void tile_ahead(int64_t k, const T *a, int64_t across, const T *b, T *c, int64_t crs, int add, const T *ahead,
-                       int64_t rows) {
+NOINLINE void tile_ahead(int64_t k, const T *a, int64_t across, const T *b, T *c, int64_t crs, int add, const T *ahead,
+                         int64_t rows) {
   tile(GEMM_ROWS, 2, 0, k, a, across, sizeof(T), b, GEMM_STRIP * sizeof(T), c, crs, VL, add, 0, ahead, rows);
 }
 
@@ -418,7 +418,7 @@ static void pack_strips(void *context, int64_t begin, int64_t end) {
 }
 
 /* c[j, 0 to R - 1] = column j of the sums, R of them */
-static void turn(const turned_block *t, const T *sums, int R, T *c, const T *bias) {
+NOINLINE void turn(const turned_block *t, const T *sums, int R, T *c, const T *bias) {
   for (int r = 0; r < R; r += VL) {
     const int lanes = MIN(R - r, VL);
     const V bv = bias ? load_n(bias + r, lanes) : vzero();
@@ -460,10 +460,11 @@ static void multiply_turned(void *context, int64_t begin, int64_t end) {
 }
 
 /* Is c' = b' a' faster? Measured on AVX-512: a tenth to a fifth for 16 to 64 rows and k = 512 to 1024. Transposing c
- * pays if k is large beside m, 128 rows only if b comes from beyond the second-level cache. */
+ * pays if k is large beside m, 128 rows only if b comes from beyond the second-level cache. Not for the lowest level,
+ * whose products are slow and should be small. */
 static int is_turned(int64_t m, int64_t n, int64_t k, int64_t brs, int64_t bcs, int accumulate) {
   const int far = (double)n * (double)k * sizeof(T) > 2e6, apart = bcs * (int64_t)sizeof(T) % 4096 != 0;
-  return brs == 1 && bcs != 1 && !accumulate && n >= 128 && 4 * m <= k && m > FEW_ROWS &&
+  return GEMM_ROWS > 4 && brs == 1 && bcs != 1 && !accumulate && n >= 128 && 4 * m <= k && m > FEW_ROWS &&
          m <= (far && apart ? 128 : 64) && 16 * (up(m, VL) * VL - m) <= m;
 }
 
