@@ -3,7 +3,7 @@ what they get. `minigrad.capture` records a training step and replays it."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
 from ..core.shape import fail
@@ -31,8 +31,13 @@ class _Options:
     def __bool__(self) -> bool:
         return False
 
+    def patch(self, *options: Any, **named: Any) -> Any:
+        """A block or decorator that changes nothing."""
+        return contextmanager(lambda: (None for _ in "1"))()
 
-config = triton = cpp = _Options()            # the last two: of the module `torch._inductor.config`
+
+config = triton = cpp = _Options()            # the last two and `patch`: of the module `torch._inductor.config`
+patch = config.patch
 
 
 class ScriptModule(Module):

@@ -682,6 +682,16 @@ def test_state_and_symbols(door):
     assert door.nn.functional.grad.conv1d_input is door.nn.grad.conv1d_input
 
 
+def test_options_of_compilers_in_a_block(door):
+    import torch._inductor.config
+
+    @torch._inductor.config.patch("graph_partition", True)
+    def f(x):
+        return x + 1
+    with torch._inductor.config.patch(debug=True):
+        assert f(f(1)) == 3
+
+
 def test_functions_of_two_and_three_elements(door):
     x = door.arange(6.0).view(2, 3)
     assert x.clone().map_(x, lambda a, b: a + 2 * b).tolist() == (3 * x).tolist() and x.clone().map2_(x, x, lambda a, b, c: a * b + c).tolist() == (x * x + x).tolist()
