@@ -95,8 +95,26 @@ def _computed(steps: list[dis.Instruction]) -> bool:
     return True
 
 
-def _of_self(step: dis.Instruction) -> bool:
-    return step.opname.startswith("LOAD_") and step.argval == "self"
+def _looked_at(steps: list[dis.Instruction]) -> str | None:
+    """What the first argument of a call (of getattr) is called: "self" for itself, `.cfg` for a global, a closed-over
+    variable or an attribute (`self.cfg`) of that name; None for all else. `steps` as for `_computed`."""
+    steps = steps[steps[0].opname == "PUSH_NULL":]
+    first, chain = steps[0], 1
+    if not first.opname.startswith("LOAD_") or first.opname == "LOAD_CONST":
+        return None
+    while steps[chain].opname == "LOAD_ATTR" and not dis.stack_effect(steps[chain].opcode, steps[chain].arg):
+        chain += 1
+    name = "self" if chain == 1 and first.argval == "self" else f".{steps[chain - 1].argval}"
+    if name != "self" and chain == 1 and first.opname.startswith("LOAD_FAST"):
+        return None
+    depth = dis.stack_effect(first.opcode, first.arg)
+    for i, step in enumerate(steps[chain:]):
+        if i and depth == 1 or depth < 1 or step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
+            return None                         # something is done with it before it is passed
+        depth += dis.stack_effect(step.opcode, step.arg, jump=False)
+        if depth <= 0:
+            return name if (step.opname, depth) in (("PRECALL", 0), ("CALL", -1)) else None
+    return None
 
 
 class _Code:
@@ -104,6 +122,7 @@ class _Code:
 
     wide    may it read attributes that it does not spell out?
     inward  may it read such ones of `self`?
+    opened  names of what it reads such ones of: of other objects it does not
     """
 
     def __init__(self, code: CodeType) -> None:
@@ -115,15 +134,21 @@ class _Code:
         line, constant, loaded = code.co_firstlineno, None, None
         steps = list(dis.get_instructions(code))
         self.wide = self.inward = False
+        self.opened: set[str] = set()
         for i, s in enumerate(steps, 1):
             if s.opname.startswith("LOAD_") and s.opname != "LOAD_CONST" and (
                     s.argval in _WIDE or s.argval in _BY_NAME and _computed(steps[i:])):
-                i += steps[i].opname == "PUSH_NULL"
-                if _of_self(steps[i - 2]) if s.argval == "__dict__" else _of_self(steps[i]) \
-                        and not steps[i + 1].opname.startswith(("LOAD_ATTR", "LOAD_METHOD")):
-                    self.inward = True
-                else:
-                    self.wide = True
+                name = None if s.argval in ("eval", "exec") else _looked_at(steps[i:])
+                if s.argval == "__dict__":
+                    of = steps[i - 2]
+                    fast = of.opname.startswith("LOAD_FAST")
+                    name = None if not of.opname.startswith("LOAD_") else "self" if of.argval == "self" else \
+                        None if fast or of.opname == "LOAD_CONST" else f".{of.argval}"
+                elif s.argval == "__getattribute__" and name != "self":
+                    name = None
+                self.inward |= name == "self"
+                self.wide |= name is None
+                self.opened |= {name[1:]} if name and name != "self" else set()
         for step in steps:
             if loaded is not None and step.argval not in _APPENDING:
                 self.reads.add(loaded)          # not only appended to
@@ -142,6 +167,7 @@ class _Code:
             if step.opname == "LOAD_CONST":
                 constant = step.argval
         texts = [c for c in code.co_consts if isinstance(c, str)]
+        self.texts = set(texts)
         self.attributes.update(code.co_names, texts, *[t.split(".") for t in texts])
         if not {"eval", "exec"}.isdisjoint(code.co_names):
             words = re.findall(r"[^\W\d]\w*", " ".join(texts))
@@ -154,8 +180,10 @@ class _Code:
             self.attributes |= found.attributes
             self.stores.update(found.stores)
             self.reads |= found.reads
-            self.wide |= found.wide
+            self.wide |= found.wide or not found.opened.isdisjoint(code.co_cellvars)      # of a call
             self.inward |= found.inward
+            self.opened |= found.opened
+            self.texts |= found.texts
 
 
 @functools.lru_cache(4096)
@@ -194,7 +222,7 @@ class Piece:
 
     def key(self, name: Any) -> tuple[int, Any]:
         """An entry, as it is known in the next recording."""
-        return id(self.table), name
+        return id(self.table.of if isinstance(self.table, (Attributes, Still)) else self.table), name
 
     def called(self, name: Any) -> tuple[str, Any]:
         """An entry, for a message, and the name that the code gives it."""
@@ -379,6 +407,9 @@ class Notes:
         self.wide = False                           # may it read others, too?
         self.inward: set[type] = set()              # classes whose methods may read others of `self`
         self.methods: set[CodeType] = set()         # these methods
+        self.opened: set[str] = set()               # names of objects of which code may read others
+        self.bare: dict[int, Any] = {}              # these objects and their classes
+        self.texts: set[str] = set()                # that may be in the names that are computed
         self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
         self.reads: set[str] = set()                # the names that are read, and not only appended to
         self._clear()
@@ -400,8 +431,10 @@ class Notes:
         """Finds everything from the roots: (object, what it is called)."""
         self.roots = roots
         count: Any = None
-        while count != (len(self.names), len(self.inward), self.wide):  # code found late may name what was found early
-            count = len(self.names), len(self.inward), self.wide
+        # code found late may name what was found early
+        while count != (now := (len(self.names), len(self.inward), len(self.opened), len(self.bare), len(self.texts),
+                                 self.wide)):
+            count = now
             self._clear()
             for value, text in roots:
                 self.visit(value, text)
@@ -431,7 +464,13 @@ class Notes:
     def visit(self, value: Any, text: str) -> None:
         """Notes what the code found so far can reach from a value."""
         kind: Any = type(value)
-        if kind in ATOMS or id(value) in self.seen:
+        if kind in ATOMS:
+            if kind is str and len(value) > 1 and (self.wide or self.inward or self.opened):
+                self.texts.add(value)               # getattr(self, self.mode)
+            return
+        if self.opened and text.rpartition(".")[2] in self.opened:
+            self.bare.update({id(value): value, id(kind): kind})
+        if id(value) in self.seen:
             return
         self.seen[id(value)] = value
         if isinstance(value, Variable):
@@ -528,7 +567,7 @@ class Notes:
         elif name == "os" and not self.names.isdisjoint(("environ", "getenv")):
             self.visit(value.environ._data, "os.environ")
         if not foreign(getattr(value, "__file__", None)):
-            self._attributes(table, name)
+            self._attributes(table, name, id(value) in self.bare)
             self.visit(table.get("__getattr__"), name)
             return
         named = [n for n in table if n in self.names and n != "modules"]
@@ -564,6 +603,10 @@ class Notes:
         self.reads |= found.reads
         if code.co_name not in _ASIDE:
             self.wide |= found.wide or found.inward and code not in self.methods
+            self.opened |= found.opened
+            self.texts |= {t for t in found.texts if len(t) > 1}
+        elif code.co_name.startswith("__getattr"):          # what it gives is found by no name
+            self.wide |= bool(self.opened)
         there, known = function.__globals__, list(self.names if "globals" in found.globals else found.globals)
         for table, named in ((vars(sys.modules["builtins"]), [n for n in known if n not in there]), (there, known)):
             if named:                       # globals that are not there yet, too: one may hide a builtin
@@ -588,17 +631,22 @@ class Notes:
         for item in list(value.values() if isinstance(value, Mapping) else value):
             self.visit(item, text)
 
-    def reads_all_of(self, cls: type) -> bool:
-        """May code read attributes of an object of this class that it does not spell out?"""
-        return self.wide or not self.inward.isdisjoint(cls.__mro__)
+    def reads_all_of(self, value: Any) -> bool:
+        """May code read attributes of an object or a class that it does not spell out?"""
+        cls = value if isinstance(value, type) else type(value)
+        return self.wide or id(value) in self.bare or not self.inward.isdisjoint(cls.__mro__)
+
+    def _made(self, name: str) -> bool:
+        """Does the name begin or end with a text that the code has?"""
+        return any(name.startswith(t) or name.endswith(t) for t in self.texts)
 
     def _attributes(self, table: Any, text: str, wide: bool = False) -> None:
         """Notes the entries of a `__dict__` that code names, those too that it may get; all, if it computes names."""
         named = [n for n in table if n in self.names]
         if wide or self.wide:
             self.add(table, None, text)
-            if "__spec__" not in table:             # not a module
-                named += [n for n, v in table.items() if n not in self.names and not isinstance(v, Iterator)]
+            named += [n for n, v in table.items() if n not in self.names and not isinstance(v, Iterator)
+                      and ("__spec__" not in table or self._made(n))]               # of a module not all
         else:
             if named:
                 self.add(table, named, text)
@@ -608,21 +656,27 @@ class Notes:
 
     def members(self, cls: type) -> None:
         """Notes the attributes of a class and its bases that code names, and looks into its methods."""
+        whole = self.reads_all_of(cls)
         for base in cls.__mro__:
             if not own_class(base):
                 continue
             methods = [n for n, v in vars(base).items() if n not in _MAKERS and hasattr(v, "__get__")
-                       and (n in self.names or n == "forward" or n.startswith("__"))]
-            named = [n for n, v in vars(base).items() if (n in self.names or self.wide and not n.startswith("__"))
+                       and (n in self.names or n == "forward" or n.startswith("__") or whole and (
+                           not isinstance(v, (FunctionType, staticmethod, classmethod)) or self._made(n)))]
+            named = [n for n, v in vars(base).items() if (n in self.names or whole and not n.startswith("__"))
                      and not hasattr(v, "__get__")]
             if named or methods:
                 self.add(vars(base), [*named, *methods], base.__name__)
+            if whole:
+                self.add(Still(base, partial(len, vars(base))), ("length",), base.__name__)
             if base is not cls.__mro__[-2]:         # it may get a name that hides one of its bases
                 self.missing(vars(base), base.__name__)
             for n in (*named, *methods):
                 value = vars(base)[n]
                 method: Any = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
-                if isinstance(method, FunctionType) and _code(method.__code__).inward:
+                self.wide |= n in self.opened and not isinstance(value, FunctionType)       # it may be found by no name
+                if isinstance(method, FunctionType) and _code(method.__code__).inward \
+                        and not isinstance(value, staticmethod):
                     self.methods.add(method.__code__)
                     if n not in _ASIDE:
                         self.inward.add(base)
@@ -644,9 +698,9 @@ class Notes:
             self.objects.append(value)
         table = getattr(value, "__dict__", None)
         if isinstance(table, dict):
-            self._attributes(table, text, self.reads_all_of(kind))
+            self._attributes(table, text, self.reads_all_of(value))
             return
-        slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names or self.reads_all_of(kind)]
+        slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names or self.reads_all_of(value)]
         if slots:
             self.add(Attributes(value), slots, text)
             for n in slots:

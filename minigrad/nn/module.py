@@ -191,7 +191,7 @@ class Module(Hookable, Guarded):
         own, classes = self.__dict__, type(self).__mro__
         notes.members(type(self))
         layer = any(c.__module__.startswith("minigrad.") and "forward" in vars(c) and c is not Module for c in classes)
-        if layer or notes.reads_all_of(type(self)):
+        if layer or notes.reads_all_of(self):
             names = None
         else:
             names = [*_TABLES, *[n for n in own if n in notes.names and n not in _TABLES]]

@@ -166,6 +166,61 @@ def computed_names():
 SETTING = 1.0
 
 
+def objects_of_computed_names():
+    """Objects of which names are computed, found in other places than the code says; methods that are called so."""
+    n, made, c = "ra" + "te", lambda: argparse.Namespace(rate=1.0, inner=argparse.Namespace(rate=1.0)), argparse.Namespace(k=1.0)
+
+    class Base:
+        rate = level = 1.0
+
+    class Holder(Base):
+        def __init__(self):
+            self._kept, self.cfg, self.listed, self.kind = made(), made(), [made()], "with_k"
+
+        hidden = property(lambda self: self._kept)
+        hard = property(lambda self: c.k)
+
+        def __call__(self, x, f):
+            return x * f(self)
+
+        def own(self, x):
+            return x * getattr(self, "le" + n[:0] + "vel")
+
+        def with_k(self):
+            return c.k
+
+        def computed(self, x):
+            return x * getattr(self, "ha" + "rd"[n == "":]) * getattr(self, f"with_{'k'}")()
+
+        def local(self, x):
+            o = self.listed[0]
+            return x * (lambda: getattr(o, n))()
+
+        @staticmethod
+        def of_another(self, x):
+            return x * getattr(self, n)
+
+    class Listed(list):
+        def first(self, x):
+            return x * getattr(self[0], n)
+
+    class Passing:
+        def __init__(self):
+            self.of = argparse.Namespace(cfg=made())
+
+        def __getattr__(self, name):
+            return getattr(self.of, name)
+    h, items, passing, chosen = Holder(), Listed([made()]), Passing(), made()
+    to = lambda o, name="rate": lambda: setattr(o, name, 2.0)       # noqa: E731
+    return [(lambda x: x * getattr(h.cfg, n), [to(h.cfg), lambda: setattr(h, "cfg", made())]),
+            (lambda x: x * getattr(h.hidden, n), [to(h._kept)]), (lambda x: h.own(x), [to(Base, "level"), to(Holder, "level"), to(h, "level")]),
+            (lambda x: h.computed(x), [to(c, "k")]), (lambda x: h.local(x), [to(h.listed[0])]), (lambda x: x * getattr(h, h.kind)(), [to(c, "k")]),
+            (lambda x: h.of_another(h.listed[0], x), [to(h.listed[0])]), (lambda x: items.first(x), [to(items[0])]),
+            (lambda x: x * getattr(passing.cfg, n), [to(passing.of.cfg)]), (lambda x: x * getattr(Holder, n), [to(Base), to(Holder)]),
+            (lambda x: x * getattr(None or chosen, n), [to(chosen)]), (lambda x: x * vars(chosen.inner)[n], [to(chosen.inner)]),
+            (lambda x: x * chosen.__dict__["inn" + n[:0] + "er"].rate, [to(chosen.inner)])]
+
+
 def classes_of_classes():
     table, swapped, hidden = {"rate": 1.0}, nn.Sequential(nn.ReLU()), weakref.WeakKeyDictionary()
 
@@ -270,6 +325,7 @@ def holders():
 
 @pytest.mark.parametrize("kind, number", [(kind, i) for kind, count in ((containers, 9), (functions, 5), (classes, 2), (hooks, 2),
                                                                         (members, 5), (families, 3), (computed_names, 15),
+                                                                        (objects_of_computed_names, 13),
                                                                         (classes_of_classes, 8), (other_modules, 7), (holders, 13)) for i in range(count)])
 def test_changes_are_seen(kind, number, monkeypatch):
     seen = []
@@ -293,13 +349,21 @@ def test_numbers_from_the_generators_of_python_and_numpy_are_refused(draw):
         mg.capture(lambda x: x * draw())(mg.ones(2))
 
 
-def test_what_takes_from_a_queue_is_refused_or_runs_each_time():
-    line, plain = queue.SimpleQueue(), queue.Queue()
+@pytest.mark.parametrize("take", [lambda q, line, a: line.get(), lambda q, line, a: q.get(), lambda q, line, a: a.__iadd__(1)[0]])
+def test_what_each_step_changes_is_refused_each_time(take):
+    """A queue, an array: what is told of them has a table of its own in each recording, whose address says nothing."""
+    line, plain, array = queue.SimpleQueue(), queue.Queue(), np.zeros(1)
     for i in range(9):
         line.put(float(i))
         plain.put(float(i))
-    step = mg.capture(lambda x: x * line.get() + plain.get())
-    assert [step(mg.ones(1)).item() for _ in range(4)] == [0, 2, 4, 6]
+    step = mg.capture(lambda x: x * float(take(plain, line, array)))
+    assert step(mg.ones(1)).item() == array[0]
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="was changed while recording"):
+            step(mg.ones(1))
+
+
+def test_names_that_are_computed_of_counters_are_seen():
     o, number = argparse.Namespace(n1=0), 1
 
     def counting(x):
@@ -349,6 +413,37 @@ def test_a_method_that_computes_names_reads_its_own_object_only():
     assert [len(p) for p in step.programs.values()] == [1]
     trainer.net.part_1 = 3.0
     assert step(mg.ones(1)).item() == 4
+
+
+CONFIG = argparse.Namespace(act="relu", reduction="mean")
+
+
+def test_names_computed_of_one_object_leave_the_others_alone():
+    """`getattr(F, self.act)` and `vars(self.cfg)` are in many programs, whose trainers count steps beside them."""
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin, self.act, self.cfg, self.seen = nn.Linear(3, 3), "relu", argparse.Namespace(reduction="sum"), 0
+
+        def forward(self, x):
+            x = getattr(nn.functional, self.act)(self.lin(x)) * getattr(nn.functional, CONFIG.act)(x)
+            return nn.functional.mse_loss(x, x * 2, **vars(self.cfg)) * nn.functional.l1_loss(x, x, reduction=self.cfg.__dict__["reduction"])
+
+    class Trainer:
+        def __init__(self):
+            self.net, self.count = Net(), 0
+
+        def run(self, x):
+            return self.net(x) * (1 if hasattr(self.net.cfg, CONFIG.act) else 2)
+    trainer = Trainer()
+    step = mg.capture(lambda x: trainer.run(x))
+    for _ in range(5):
+        step(mg.ones(2, 3))
+        trainer.count += 1
+        trainer.net.seen += 1
+    assert [len(p) for p in step.programs.values()] == [1]
+    assert step(mg.ones(2, 3)).item() == trainer.run(mg.ones(2, 3)).item()
+    assert mg.capture(lambda: [getattr, vars, lambda: getattr])()           # without a call
 
 
 def test_equal_objects_are_other_arguments():
