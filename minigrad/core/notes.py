@@ -99,16 +99,16 @@ def _looked_at(steps: list[dis.Instruction]) -> str | None:
     """What the first argument of a call (of getattr) is called: "self" for itself, `.cfg` for a global, a closed-over
     variable or an attribute (`self.cfg`) of that name; None for all else. `steps` as for `_computed`."""
     steps = steps[steps[0].opname == "PUSH_NULL":]
-    first, chain = steps[0], 1
+    first, links = steps[0], 1
     if not first.opname.startswith("LOAD_") or first.opname == "LOAD_CONST":
         return None
-    while steps[chain].opname == "LOAD_ATTR" and not dis.stack_effect(steps[chain].opcode, steps[chain].arg):
-        chain += 1
-    name = "self" if chain == 1 and first.argval == "self" else f".{steps[chain - 1].argval}"
-    if name != "self" and chain == 1 and first.opname.startswith("LOAD_FAST"):
+    while steps[links].opname == "LOAD_ATTR" and not dis.stack_effect(steps[links].opcode, steps[links].arg):
+        links += 1
+    name = "self" if links == 1 and first.argval == "self" else f".{steps[links - 1].argval}"
+    if name != "self" and links == 1 and first.opname.startswith("LOAD_FAST"):
         return None
     depth = dis.stack_effect(first.opcode, first.arg)
-    for i, step in enumerate(steps[chain:]):
+    for i, step in enumerate(steps[links:]):
         if i and depth == 1 or depth < 1 or step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
             return None                         # something is done with it before it is passed
         depth += dis.stack_effect(step.opcode, step.arg, jump=False)
@@ -257,7 +257,8 @@ class Piece:
     def same(self) -> bool:
         """Are the entries what they were, by value where that decides? Then remembers the objects of now."""
         now = self.now()
-        if len(now) != len(self.then) or not all(map(equal, chain(*now.items()), chain(*self.then.items()))):
+        if len(now) != len(self.then) or not (all(map(is_, now, self.then)) or all(map(equal, now, self.then))) \
+                or not all(map(equal, now.values(), self.then.values())):
             return False                    # entries, or their order
         self.then = now
         return True
