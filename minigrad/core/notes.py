@@ -55,6 +55,7 @@ _WIDE = ("vars", "dir", "__dict__", "__getattribute__", "eval", "exec")     # ma
 # these read what the code that uses them names, or are not part of a step
 _ASIDE = ("__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__repr__", "__str__", "__dir__", "__del__",
           "__getstate__", "__setstate__", "__reduce__", "__copy__", "__deepcopy__")
+_OWN_NAMES: Any = vars(ModuleType)["__dict__"]          # vars() of a module of as_torch loads all that it names
 _IMPORTING = {"modules", "import_module", "__import__"}
 _MAKERS = ("__init__", "__new__", "__dict__", "__weakref__", "__init_subclass__", "__class_getitem__")
 
@@ -560,7 +561,7 @@ class Notes:
             self.object(value, text)
 
     def _module(self, value: Any, name: str) -> None:
-        table = vars(value)
+        table = _OWN_NAMES.__get__(value)
         if name == "random":
             self.visit(value._inst, name)
         elif name == "numpy.random":

@@ -57,6 +57,13 @@ def test_each_module_of_the_table(name, door):
             getattr(module, known, None)
 
 
+def test_a_capture_looks_at_the_names_of_a_module_that_are_used(door):
+    run = run_python("-c", "from minigrad import as_torch; as_torch.install()\nimport sys, torch, minigrad as mg\n"
+                     "step = lambda x: torch.add(torch.nn.functional.relu(x), 1)\nstep(torch.ones(2)); before = {*sys.modules}\n"
+                     "mg.capture(step)(torch.ones(2)); print(sorted({*sys.modules} - before))")
+    assert run.stdout == "[]\n"
+
+
 def test_names_are_in_the_dict_of_a_module(door):
     import torch.optim as optim
     assert optim.__dict__["SGD"] is mg.optim.SGD and vars(door.nn)["Linear"] is mg.nn.Linear and door.__dict__["float32"] is door.float32
