@@ -144,8 +144,10 @@ def _respelled(function: Callable, known: Collection[str], args: tuple[Any, ...]
     for other, ours in ALSO:
         if other in named and other not in known and ours in known and ours not in named:
             named[ours] = named.pop(other)
-    if "size" in named and "size" not in known and unwrap(function).__code__.co_flags & CO_VARARGS:
-        args = (*args, named.pop("size"))                       # of `expand(*sizes)`
+    code = unwrap(function).__code__
+    if "size" in named and not args[1:] and code.co_flags & CO_VARARGS and \
+            code.co_varnames[code.co_argcount + code.co_kwonlyargcount] == "size":
+        args = (*args, named.pop("size"))                       # of `sum_to_size(*size)`
     out = named.pop("out", None) if "out" not in known else None
     if isinstance(out, Tensor) and "dtype" in known and "input" not in known:
         named.setdefault("dtype", out.dtype)                    # of a new tensor

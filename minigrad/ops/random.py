@@ -525,6 +525,10 @@ def random_(input: Tensor, *bounds: int | None, from_: int | None = None, to: in
         limit = 1 << (finfo(dtype).nmant + 1)
     else:
         limit = min(int(np.iinfo(dtype).max), (1 << 63) - 1) + 1
+    if len(bounds) == 1 and to is not None and from_ is None:
+        bounds = bounds[0], to                          # random_(from, to=to)
+    elif bounds and (from_ is not None or to is not None):
+        raise TypeError(f"[random_] a bound was given twice; got {bounds}, from {from_}, to {to}")
     low, high = (0, *bounds)[-2:] if bounds else (from_, to)
     low, high = low or 0, limit if high is None else high
     for bound in (low, high - 1):

@@ -194,7 +194,7 @@ def view(input: Tensor, *shape: Any, dtype: Any = None, size: Any = None) -> Ten
     """
     if dtype is None:
         if size is not None:
-            shape = (*shape, size)
+            shape = named(shape, {"size": size}, "size", "view")
         try:
             return through(_view_to, input, *shape)
         except TypeError:
@@ -536,7 +536,7 @@ def expand(input: Tensor, *sizes: Any, size: Any = None) -> Tensor:
     """Dimensions of size 1, and missing leading dimensions, repeated to the given `sizes`: a view (stride 0). -1 keeps
     a size. RuntimeError if a size other than 1 would change. In-place methods refuse an expanded tensor: clone it
     first."""
-    return through(_expand_to, input, *(sizes if size is None else (*sizes, size)))
+    return through(_expand_to, input, *(sizes if size is None else named(sizes, {"size": size}, "size", "expand")))
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:

@@ -251,3 +251,16 @@ def test_a_folder_beside_the_package_is_the_users():
 def test_errors_name_what_was_called(call, said):
     with pytest.raises((RuntimeError, ValueError, IndexError, NotImplementedError), match=said):
         call()
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: mg.block_diag(x, size=x), lambda x: mg.broadcast_tensors(x, size=x), lambda x: mg.einsum("ij,ij->ij", x, size=x),
+    lambda x: mg.atleast_1d(x, size=x), lambda x: x.view(2, size=3), lambda x: x.expand(2, size=3), lambda x: x.clone().random_(1, **{"from": 1}),
+    lambda x: x.clone().random_(1, 3, to=2)])
+def test_keywords_that_are_not_ones_of_a_function_are_refused(call):
+    """`size` belongs to `expand(*sizes)`, and is no further tensor; what is given twice is not one of the two."""
+    with pytest.raises(TypeError):
+        call(mg.ones(2, 3))
+    assert mg.ones(2, 3).sum_to_size(size=(1, 3)).tolist() == [[2, 2, 2]]
+    drawn = mg.empty(1000).random_(1, to=4)
+    assert drawn.min() == 1 and drawn.max() == 3
