@@ -14,10 +14,10 @@ from .tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NUMPY = {"axis": "dim", "keepdims": "keepdim"}          # NumPy's names, which PyTorch takes for its own
-ALSO = (*NUMPY.items(), ("input", "A"), ("input", "L"), ("input", "x"), ("input", "tensor"), ("b", "B"), ("B", "input"),
-        ("tensor", "tensor1"), ("other", "tensor2"), ("other", "B"), ("from", "from_"), ("input2", "tau"),
-        ("input2", "L"), ("input3", "other"), ("element", "elements"), ("test_element", "test_elements"),
-        *[(name, "indices_or_sections") for name in ("indices", "sections", "tensor_indices_or_sections")])
+ALSO = {**{name: (ours,) for name, ours in NUMPY.items()}, "input": ("A", "L", "x", "tensor"), "b": ("B",),
+        "B": ("input",), "tensor": ("tensor1",), "other": ("tensor2", "B"), "from": ("from_",), "input2": ("tau", "L"),
+        "input3": ("other",), "element": ("elements",), "test_element": ("test_elements",),
+        **dict.fromkeys(("indices", "sections", "tensor_indices_or_sections"), ("indices_or_sections",))}
 OPTIONS = frozenset(("out", "layout", "memory_format", "pin_memory"))      # of PyTorch's functions
 
 
@@ -141,8 +141,9 @@ def guarded(function: Function, module: str = "", name: str = "") -> Function:
 
 def _respelled(function: Callable, known: Collection[str], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """A call of a `guarded` function that has refused its keywords."""
-    for other, ours in ALSO:
-        if other in named and other not in known and ours in known and ours not in named:
+    for other in [n for n in named if n in ALSO and n not in known]:
+        ours = next((n for n in ALSO[other] if n in known and n not in named), None)
+        if ours is not None:
             named[ours] = named.pop(other)
     code = unwrap(function).__code__
     if "size" in named and not args[1:] and code.co_flags & CO_VARARGS and \

@@ -104,9 +104,15 @@ class Elementwise(Primitive):
         if len(inputs) != len(self.inputs):
             raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); "
                             f"got {len(inputs)}")
-        if out is not None and out.array.layout.shape == broadcast_shapes(
-                self.name, *[t.array.layout.shape for t in inputs if isinstance(t, Tensor)]):
-            return self.into(out, *inputs)
+        if out is not None:
+            to, fits = out.array.layout, True
+            for t in inputs:                        # mostly all are alike: shapes take 1 us
+                if isinstance(t, Tensor) and t.array.layout is not to:
+                    fits = to.shape == broadcast_shapes(self.name, *[t.array.layout.shape for t in inputs
+                                                                     if isinstance(t, Tensor)])
+                    break
+            if fits:
+                return self.into(out, *inputs)
         result = self.call(*inputs)
         if result is NotImplemented:
             self.refuse(inputs)
