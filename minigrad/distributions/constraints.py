@@ -175,6 +175,8 @@ class cat(Constraint):
     def __init__(self, cseq: Sequence[Constraint], dim: int = 0, lengths: Sequence[int] | None = None) -> None:
         self.cseq, self.dim = list(cseq), dim
         self.lengths = [1] * len(self.cseq) if lengths is None else list(lengths)
+        if len(self.lengths) != len(self.cseq):
+            raise ValueError(f"[distributions] needs a length for each of {len(self.cseq)} parts; got {self.lengths}")
         super().__init__(is_discrete=any(c.is_discrete for c in self.cseq),
                          event_dim=max(c.event_dim for c in self.cseq))
 

@@ -435,13 +435,15 @@ class IndependentTransform(Transform):
 
 
 class CatTransform(Transform):
-    """`tseq[i]` of `lengths[i]` numbers along `dim`, one after the other: of one each without `lengths`."""
+    """`tseq[i]` of `lengths[i]` numbers along `dim`, one after the other: of one each without `lengths`. ValueError
+    unless there is a length for each transform. `length` is their sum."""
 
     def __init__(self, tseq: Sequence[Transform], dim: int = 0, lengths: Sequence[int] | None = None,
                  cache_size: int = 0) -> None:
         super().__init__(cache_size)
         self.transforms, self.dim = [t.with_cache(cache_size) if cache_size else t for t in tseq], dim
         self.lengths = [1] * len(self.transforms) if lengths is None else list(lengths)
+        self.length = sum(self.lengths)
         self.bijective = all(t.bijective for t in self.transforms)              # type: ignore[misc]
         self.domain, self.codomain = (self._constraint([getattr(t, name) for t in self.transforms])
                                       for name in ("domain", "codomain"))

@@ -477,6 +477,9 @@ def test_joined_constraints():
     assert both.is_discrete and both.event_dim == 1 and c.stack([c.real, c.real], -1).event_dim == 1 and c.cat([c.real, c.simplex], -1).event_dim == 1
     with pytest.raises((ValueError, RuntimeError)):
         c.cat([c.real, c.real]).check(mg.ones(3))
+    with pytest.raises(ValueError, match="a length for each"):
+        D.transforms.CatTransform([D.ExpTransform(), D.ExpTransform()], 0, [2])
+    assert D.transforms.CatTransform([D.ExpTransform(), D.ExpTransform()], 0, [2, 3]).length == 5
 
 
 BOUNDED = [lambda c, lib: c.real, lambda c, lib: c.positive, lambda c, lib: c.nonnegative, lambda c, lib: c.greater_than(lib.tensor([1.0, 2.0, 3.0])), lambda c, lib: c.greater_than_eq(-1.0),
