@@ -470,8 +470,8 @@ class Notes:
             if kind is str and len(value) > 1 and (self.wide or self.inward or self.opened):
                 self.texts.add(value)               # getattr(self, self.mode)
             return
-        if self.opened and text.rpartition(".")[2] in self.opened:
-            self.bare.update({id(value): value, id(kind): kind})
+        if self.opened:
+            self._opens(value, text)
         if id(value) in self.seen:
             return
         self.seen[id(value)] = value
@@ -514,6 +514,16 @@ class Notes:
                                "outside the captured function, and pass what it gives as an argument")
         elif not self._told(value, text):
             self._others(value, text)
+
+    def _opens(self, value: Any, text: str) -> None:
+        """Keeps an object that has one of the names of which code computes names; is it one that may give such objects
+        without holding them under these names, all are read."""
+        kind: Any = type(value)
+        if text.rpartition(".")[2] in self.opened:
+            self.bare.update({id(value): value, id(kind): kind})
+        if hasattr(kind, "__getattr__") and not hasattr(kind, "_noted") and not isinstance(value, ModuleType) \
+                or any(isinstance(getattr(kind, n, None), property) for n in self.opened):
+            self.wide = True
 
     def _told(self, value: Any, text: str) -> bool:
         """Notes what says itself what is in it, at a replay again. False for all else."""

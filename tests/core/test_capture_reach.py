@@ -210,6 +210,12 @@ def objects_of_computed_names():
 
         def __getattr__(self, name):
             return getattr(self.of, name)
+    class OfOthers(dict):
+        __module__ = "json"                         # installed code, into which nobody looks
+
+        def __getattr__(self, name):
+            return self[name]
+    others = OfOthers(cfg=made())
     h, items, passing, chosen = Holder(), Listed([made()]), Passing(), made()
     to = lambda o, name="rate": lambda: setattr(o, name, 2.0)       # noqa: E731
     return [(lambda x: x * getattr(h.cfg, n), [to(h.cfg), lambda: setattr(h, "cfg", made())]),
@@ -218,7 +224,7 @@ def objects_of_computed_names():
             (lambda x: h.of_another(h.listed[0], x), [to(h.listed[0])]), (lambda x: items.first(x), [to(items[0])]),
             (lambda x: x * getattr(passing.cfg, n), [to(passing.of.cfg)]), (lambda x: x * getattr(Holder, n), [to(Base), to(Holder)]),
             (lambda x: x * getattr(None or chosen, n), [to(chosen)]), (lambda x: x * vars(chosen.inner)[n], [to(chosen.inner)]),
-            (lambda x: x * chosen.__dict__["inn" + n[:0] + "er"].rate, [to(chosen.inner)])]
+            (lambda x: x * chosen.__dict__["inn" + n[:0] + "er"].rate, [to(chosen.inner)]), (lambda x: x * getattr(others.cfg, n), [to(others["cfg"])])]
 
 
 def classes_of_classes():
@@ -325,7 +331,7 @@ def holders():
 
 @pytest.mark.parametrize("kind, number", [(kind, i) for kind, count in ((containers, 9), (functions, 5), (classes, 2), (hooks, 2),
                                                                         (members, 5), (families, 3), (computed_names, 15),
-                                                                        (objects_of_computed_names, 13),
+                                                                        (objects_of_computed_names, 14),
                                                                         (classes_of_classes, 8), (other_modules, 7), (holders, 13)) for i in range(count)])
 def test_changes_are_seen(kind, number, monkeypatch):
     seen = []
