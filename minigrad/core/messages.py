@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from functools import wraps
-from inspect import CO_VARARGS, CO_VARKEYWORDS, unwrap
+from inspect import CO_VARKEYWORDS, unwrap
 from typing import Any, TypeVar
 
 import numpy as np
@@ -142,13 +142,8 @@ def guarded(function: Function, module: str = "", name: str = "") -> Function:
 def _respelled(function: Callable, known: Collection[str], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """A call of a `guarded` function that has refused its keywords."""
     for other in [n for n in named if n in ALSO and n not in known]:
-        ours = next((n for n in ALSO[other] if n in known and n not in named), None)
-        if ours is not None:
+        for ours in [n for n in ALSO[other] if n in known and n not in named][:1]:
             named[ours] = named.pop(other)
-    code = unwrap(function).__code__
-    if "size" in named and not args[1:] and code.co_flags & CO_VARARGS and \
-            code.co_varnames[code.co_argcount + code.co_kwonlyargcount] == "size":
-        args = (*args, named.pop("size"))                       # of `sum_to_size(*size)`
     out = named.pop("out", None) if "out" not in known else None
     if isinstance(out, Tensor) and "dtype" in known and "input" not in known:
         named.setdefault("dtype", out.dtype)                    # of a new tensor

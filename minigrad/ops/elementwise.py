@@ -105,13 +105,11 @@ class Elementwise(Primitive):
             raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); "
                             f"got {len(inputs)}")
         if out is not None:
-            to, fits = out.array.layout, True
             for t in inputs:                        # mostly all are alike: shapes take 1 us
-                if isinstance(t, Tensor) and t.array.layout is not to:
-                    fits = to.shape == broadcast_shapes(self.name, *[t.array.layout.shape for t in inputs
-                                                                     if isinstance(t, Tensor)])
+                if isinstance(t, Tensor) and t.array.layout is not out.array.layout and out.array.layout.shape != \
+                        broadcast_shapes(self.name, *[t.array.layout.shape for t in inputs if isinstance(t, Tensor)]):
                     break
-            if fits:
+            else:
                 return self.into(out, *inputs)
         result = self.call(*inputs)
         if result is NotImplemented:

@@ -17,6 +17,8 @@ import numpy as np
 from ..core.half import rounds_once
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail, is_float, promote
 from ..core.tensor import Tensor
+from .arguments import named
+from .arguments import sizes as shape_given
 from .convert import cast
 from .creation import as_tensor
 from .formula import formula, logaddexp, selection
@@ -437,11 +439,11 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
 
 
 @formula
-def sum_to_size(input: Tensor, *size: Any) -> Tensor:
+def sum_to_size(input: Tensor, *sizes: Any, size: Any = None) -> Tensor:
     """The sum over the dimensions that would have to be broadcast from `size`: the reverse of `expand`. RuntimeError if
     `size` does not broadcast to the tensor's shape."""
-    given = size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
-    to, shape = tuple([operator.index(n) for n in given]), input.array.layout.shape
+    given = sizes if size is None else named(sizes, {"size": size}, "size", "sum_to_size")
+    to, shape = shape_given(given, "sum_to_size"), input.array.layout.shape
     if len(to) > len(shape) or broadcast_shapes("sum_to_size", to, shape) != shape:
         fail("sum_to_size", "size must broadcast to the tensor's shape", [input.array.layout, f"size {list(to)}"])
     lead = len(shape) - len(to)
