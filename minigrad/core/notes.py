@@ -223,7 +223,9 @@ class Piece:
 
     def key(self, name: Any) -> tuple[int, Any]:
         """An entry, as it is known in the next recording."""
-        return id(self.table.of if isinstance(self.table, (Attributes, Still)) else self.table), name
+        if isinstance(self.table, Still):           # the step runs each time: its own kernels may have written there
+            return id(self.table), object()
+        return id(self.table.of if isinstance(self.table, Attributes) else self.table), name
 
     def called(self, name: Any) -> tuple[str, Any]:
         """An entry, for a message, and the name that the code gives it."""
