@@ -348,6 +348,7 @@ def hypot(input: Tensor, other: Tensor) -> Tensor:
     """sqrt(input^2 + other^2); the squares do not overflow. NotImplementedError if both are integers or
     bools."""
     _float_among("hypot", input, other)
+    input, other = [cast(t, result_type(input, other)) for t in (input, other)]         # a bool has no abs
     # the value does not depend on the scale, so neither do the derivatives: it is a constant
     size = maximum(abs(input.detach()), abs(other.detach()))
     scale = where(logical_and(gt(size, 0), lt(size, math.inf)), size, 1.0)

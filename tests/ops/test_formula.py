@@ -175,6 +175,7 @@ def test_the_sign_of_copysign_gets_the_gradient_of_a_step():
 def test_what_formulas_refuse_as_pytorch_does():
     ints, floats = mg.tensor([3, 4]), mg.tensor([4.0, 3.0])
     assert mg.hypot(ints, floats).tolist() == [5, 5] and mg.hypot(floats, mg.tensor(3)).dtype == mg.float32
+    assert mg.hypot(ints > 3, floats - 4).tolist() == pytest.approx([0, 2 ** 0.5])
     assert mg.rsub(ints, 1, alpha=2).tolist() == [-5, -7] and mg.rsub(floats, ints, alpha=0.5).tolist() == [1, 2.5]
     for call, text in ((lambda: mg.heaviside(floats, ints), "the input's dtype"), (lambda: floats.heaviside_(floats.double()), "the input's dtype"), (lambda: floats.float_power_(2), "float64"),
                        (lambda: mg.rsub(ints, 1, alpha=1.5), "whole number"), (lambda: mg.add(ints > 3, ints > 3, alpha=1.5), "whole number"), (lambda: mg.hypot(ints, ints), "floating-point"),
