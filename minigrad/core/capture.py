@@ -27,7 +27,7 @@ from __future__ import annotations
 import copy
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import partial, update_wrapper
 from itertools import chain, compress, count
@@ -321,6 +321,8 @@ class _Program:
         self.segments = recorder.segments
         self.pins, self.pool = list(recorder.pins.values()), recorder.pool.pools
         self.arrays, self.outputs = arrays, outputs
+        flat = outputs if type(outputs) is tuple else (outputs,)            # else the caller may change what holds them
+        self.renewed = not all([type(v) is Tensor or type(v) in ATOMS for v in flat])
         self.moves = [mover(mine.layout, t.array.layout) for mine, t in zip(arrays, given, strict=True)]
         self.before_replay = recorder.before_replay
         # the arguments that the step changed in place: their numbers, and the arrays that hold the new values
@@ -388,7 +390,11 @@ class _Program:
             storage.version += 1
         for table, name, value in self.carried:
             _assign(table, name, value)
-        return self.outputs
+        return self.results()
+
+    def results(self) -> Any:
+        """What the step returned; lists, dicts and records are made anew for each call."""
+        return mapped(self.outputs, _itself) if self.renewed else self.outputs
 
     def leave(self, given: list[Tensor]) -> None:
         """Carries what the step did in place to gradients from outside and to its arguments to those tensors."""
@@ -405,6 +411,10 @@ class _Program:
 def _shared(t: Tensor) -> None:
     fail("capture", "an argument must not share memory with what the function uses otherwise, if one of them is "
          "changed in place", t.array.layout, "let the function close over it, or pass a clone()")
+
+
+def _itself(t: Tensor) -> Tensor:
+    return t
 
 
 def _assign(table: Any, name: Any, value: Any) -> None:
@@ -480,6 +490,9 @@ class Captured:
                 with hook:
                     mode.recorder = recorder
                     outputs = mapped(self.function(*own_args, **own_kwargs), Tensor.detach)
+                    if isinstance(outputs, Iterator):
+                        raise RuntimeError("[capture] the function returns an iterator, which its first call would use "
+                                           "up; return a list")
                     mode.recorder = None
         finally:                                # plain assignments: no interrupt can come between them
             mode.recorder = None
@@ -503,7 +516,7 @@ class Captured:
                 optimizer._noted_step(recorder.notes)
             program.compare(recorder.notes)
             self._keep(key, program)
-        return outputs
+        return program.results()
 
     def _keep(self, key: tuple, program: _Program) -> None:
         """Adds a program; drops those that cannot fit again, and the longest unused if there are too many."""

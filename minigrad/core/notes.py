@@ -511,6 +511,7 @@ class Notes:
             self._module(value, value.__name__)
         elif isinstance(value, type):
             self.members(value)
+            self._makers(value)
         elif isinstance(value, Iterator) and not (own_class(kind) or hasattr(kind, "write")):
             raise RuntimeError(f"[capture] {text} is an iterator, which a replay would not advance; call next() "
                                "outside the captured function, and pass what it gives as an argument")
@@ -600,9 +601,13 @@ class Notes:
             if own:
                 self.add(cell, None, f"the variable {name} of {function.__qualname__}")
             try:
-                self.visit(cell.cell_contents, name)
+                inner = cell.cell_contents
             except ValueError:
-                pass                    # not assigned yet
+                continue                # not assigned yet
+            if name == "__class__":     # of super(), which makes no object
+                self.members(inner)
+            else:
+                self.visit(inner, name)
         self.visit(getattr(function, "__wrapped__", None), function.__name__)
         if not own:
             if function is os.getenv:
@@ -703,6 +708,15 @@ class Notes:
             below: list[type] = type.__subclasses__(cls)
             for found in below:
                 self.members(found)
+
+    def _makers(self, cls: type) -> None:
+        """Looks into what runs when code calls a class that it names."""
+        for base in filter(own_class, cls.__mro__):
+            found = [n for n in ("__new__", "__init__", "__class_getitem__") if n in vars(base)]
+            if found:
+                self.add(vars(base), found, base.__name__)
+            for n in found:
+                self.visit(vars(base)[n], f"{base.__name__}.{n}")
 
     def object(self, value: Any, text: str) -> None:
         """Notes the attributes of an object that code names, and looks into the methods of its class."""

@@ -465,3 +465,51 @@ def test_equal_objects_are_other_arguments():
     Frozen = dataclasses.make_dataclass("Frozen", ["scale"], frozen=True)       # noqa: N806
     assert [step(mg.ones(1), Frozen(s)).item() for s in (1.0, 2.0, 2.0, 1.0)] == [1, 2, 2, 1]
     assert len(step.programs) == 5
+
+
+LIMIT = 0.5
+
+
+class _Hyper:
+    weight = 1.0
+
+
+class _Batch:
+    def __init__(self, x, scale=None):
+        self.x, self.mask = x, (x > LIMIT).float() * (_Hyper.weight if scale is None else scale)
+
+
+class _Weighted(mg.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = _Hyper.weight
+
+    def forward(self, x):
+        return x.sum() * self.weight
+
+
+@pytest.mark.parametrize("name, value", [("LIMIT", 2.0), ("weight", 3.0)])
+def test_what_a_constructor_reads_is_seen(monkeypatch, name, value):
+    """Of objects that the step makes: globals and class attributes that their `__init__` reads."""
+    def step(x):
+        batch = _Batch(x)
+        return (batch.x * batch.mask).sum() + _Weighted()(x)
+    captured, x = mg.capture(step), mg.ones(4, 3)
+    assert captured(x).item() == step(x).item() == 24
+    monkeypatch.setattr(*((sys.modules[__name__], name) if name == "LIMIT" else (_Hyper, name)), value)
+    assert captured(x).item() == step(x).item() == (12 if name == "LIMIT" else 72)
+
+
+def test_a_returned_container_is_a_new_one_at_each_call():
+    step = mg.capture(lambda x: {"loss": x.sum(), "parts": [x.mean(), x.max()]})
+    for _ in range(3):
+        found = step(mg.ones(3))
+        assert found.pop("loss").item() == 3 and [v.item() for v in found["parts"]] == [1, 1]
+        found["parts"].clear()
+    step = mg.capture(lambda x: (x.sum(), x.mean()))
+    assert step(mg.ones(3)) is not None and [v.item() for v in step(mg.ones(3))] == [3, 1]
+
+
+def test_a_returned_iterator_is_refused():
+    with pytest.raises(RuntimeError, match="returns an iterator.*return a list"):
+        mg.capture(lambda x: iter([x + 1]))(mg.ones(3))
