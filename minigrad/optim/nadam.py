@@ -45,6 +45,7 @@ class NAdam(Optimizer):
     """
 
     _elementwise = True
+    _numbers = ("mu_product",)
 
     def __init__(self, params: Params, lr: float | Tensor = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0, momentum_decay: float = 4e-3,

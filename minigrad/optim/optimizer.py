@@ -220,6 +220,7 @@ class Optimizer(Guarded):
 
     _kernel = ""
     _elementwise = False                # is `_define` so? Then a GPU gets a kernel that is made of it (together.py)
+    _numbers: tuple[str, ...] = ()      # names of a parameter's state, besides `step`, that are one float64 number
     _step_pre_hooks: OrderedDict[int, StepPreHook]
     _step_post_hooks: OrderedDict[int, StepPostHook]
     _state_dict_pre_hooks: OrderedDict[int, StateDictPreHook]
@@ -347,7 +348,7 @@ class Optimizer(Guarded):
 
     def _numbers_of(self, p: Tensor) -> tuple[Tensor, ...]:
         """What a parameter's state has besides tensors of its shape and `step`: numbers that the update changes."""
-        return tuple([s for name, s in self._state_of(p).items() if name in _NUMBERS - {"step"}])
+        return tuple([self._state_of(p)[name] for name in self._numbers])
 
     def _step_of(self, p: Tensor, state: dict[str, Any]) -> Tensor:
         """The parameter's step count, a float64 scalar on its device."""
@@ -554,7 +555,8 @@ class Optimizer(Guarded):
         with no_grad():
             for number, values in state_dict["state"].items():
                 p = by_number.get(number)
-                state[number if p is None else p] = values if p is None else _copied(p, values, None, self.state.get(p))
+                own = values if p is None else self._copied(p, values, None, self.state.get(p))
+                state[number if p is None else p] = own
         groups = []
         for s, g in zip(saved, self.param_groups, strict=True):
             new = {k: tuple(v) if isinstance(g.get(k), tuple) and isinstance(v, list) else copy.deepcopy(v)
@@ -579,6 +581,21 @@ class Optimizer(Guarded):
                 off = name in usual and not default
                 group[name] = default if off else present.get(name, self.defaults[name])
         return group
+
+    def _copied(self, p: Tensor, value: Any, key: Any, present: Any) -> Any:
+        """A copy of what a state dict holds for `p` under `key`; a tensor goes into the `present` one of its shape."""
+        if isinstance(value, Tensor) or hasattr(value, "__array__"):
+            value = as_tensor(value)
+            if isinstance(present, Tensor) and present.shape == value.shape:
+                return present.copy_(value)
+            keeps = key == "step" or key in self._numbers or not p.is_floating_point()
+            return value.to(device=p.device, dtype=None if keeps else unrounded(p.layout, ()).dtype, copy=True)
+        if isinstance(value, dict):
+            there = present if isinstance(present, dict) else {}
+            return _Entries((k, self._copied(p, v, k, there.get(k))) for k, v in value.items())
+        if isinstance(value, list | tuple | set):
+            return type(value)(self._copied(p, v, None, None) for v in value)
+        return value
 
     def _loaded(self) -> None:
         """A subclass may correct the loaded groups here."""
@@ -630,25 +647,6 @@ def begun(values: np.ndarray, device: Device) -> Tensor:
     return new_tensor(device.upload(values), None)
 
 
-_NUMBERS = frozenset(("step", "mu_product", "eta", "mu"))       # state of a parameter that is one float64 number
-
-
-def _copied(p: Tensor, value: Any, key: Any, present: Any) -> Any:
-    """A copy of what a state dict holds for `p` under `key`; a tensor goes into the `present` one of the same shape."""
-    if isinstance(value, Tensor) or hasattr(value, "__array__"):
-        value = as_tensor(value)
-        if isinstance(present, Tensor) and present.shape == value.shape:
-            return present.copy_(value)
-        dtype = unrounded(p.layout, ()).dtype if key not in _NUMBERS and p.is_floating_point() else None
-        return value.to(device=p.device, dtype=dtype, copy=True)
-    if isinstance(value, dict):
-        there = present if isinstance(present, dict) else {}
-        return _Entries((k, _copied(p, v, k, there.get(k))) for k, v in value.items())
-    if isinstance(value, list | tuple | set):
-        return type(value)(_copied(p, v, None, None) for v in value)
-    return value
-
-
 def _fitting(p: Tensor, row: _Row) -> None:
     """Checks gradient and state, which may come from outside: the kernel reads both with the parameter's size."""
     g, dtype = p._grad, row[0].dtype
@@ -676,7 +674,7 @@ def state_like(p: Tensor, state: dict[str, Any], name: str, value: float = 0.0) 
 def scalar(p: Tensor, state: dict[str, Any], name: str, value: float) -> Tensor:
     """The number `state[name]`, a float64 scalar on the device of `p`; `value` if it is missing."""
     found = state.get(name, value)
-    if not isinstance(found, Tensor) or found.dtype != np.float64 or found.ndim:
+    if not isinstance(found, Tensor) or found.dtype != np.float64 or found.ndim or found.device is not p.device:
         found = state[name] = begun(np.array(float(found)), p.device)
     return found
 

@@ -192,3 +192,33 @@ def test_written_updates_compile_with_nvrtc_within_bounds(name, arch):
         assert len(found) == 2
         for kernel, used in found.items():
             assert used.spill == 0 and used.stack == 0 and used.registers <= 128 and used.shared <= 512, (kernel, used)
+
+
+def test_a_written_update_finds_its_numbers_in_a_state_of_any_order():
+    """A loaded state may have ASGD's eta and mu in another order."""
+    def trained(device):
+        p = mg.ones(3, device=device, requires_grad=True)
+        optimizer = optim.ASGD([p], t0=1.0)
+        for k in range(5):
+            p.grad = mg.full((3,), 1.0 + k, device=device)
+            optimizer.step()
+            state = optimizer.state_dict()
+            state["state"] = {i: dict(reversed(of.items())) for i, of in state["state"].items()}
+            optimizer.load_state_dict(state)
+        return p.tolist(), {name: of.tolist() for name, of in sorted(optimizer.state[p].items())}
+    (p, state), (want, of_cpu) = trained("cuda"), trained("cpu")
+    np.testing.assert_allclose(p, want, rtol=1e-6)
+    for name in of_cpu:
+        np.testing.assert_allclose(state[name], of_cpu[name], rtol=1e-6, err_msg=name)
+
+
+def test_numbers_of_a_state_come_to_the_parameters_device():
+    """The kernel reads their addresses."""
+    p = mg.ones(3, device="cuda", requires_grad=True)
+    optimizer = optim.ASGD([p])
+    p.grad = mg.ones(3, device="cuda")
+    optimizer.state[p]["step"], optimizer.state[p]["eta"] = (mg.tensor(v, dtype=mg.float64) for v in (4.0, 0.5))
+    optimizer.step()
+    assert {s.device.type for s in optimizer.state[p].values()} == {"cuda"}
+    assert optimizer.state[p]["step"].item() == 5
+    np.testing.assert_allclose(p.tolist(), [0.5 - 0.5e-4] * 3, rtol=1e-6)

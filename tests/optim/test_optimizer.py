@@ -226,6 +226,23 @@ def test_states_saved_before_an_option_existed(name, options):
         copied[1].step()
 
 
+@pytest.mark.parametrize("name", sorted({name for name, _ in OPTIMIZERS} - {"LBFGS"}))
+def test_what_another_optimiser_left_in_a_state_does_not_count(name):
+    """Its numbers are none of the kernel's columns."""
+    def trained(more):
+        o = getattr(optim, name)(params := [p for p in parameters() if p.ndim == 2 or name != "Muon"])
+        give(params, 0)
+        o.step()
+        state = o.state_dict()
+        for of in state["state"].values():
+            of.update({key: mg.tensor(0.5, dtype=mg.float64) for key in more if key not in of})
+        o.load_state_dict(state)
+        give(params, 1)
+        o.step()
+        return [p.tolist() for p in params]
+    assert trained(("mu_product", "mu", "eta")) == trained(())
+
+
 def test_a_loaded_state_shares_nothing():
     params = parameters()
     o = optim.Adam(params, lr=mg.tensor(0.1))
