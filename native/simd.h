@@ -494,7 +494,7 @@ static inline V vexp_down(V x) {
   const V powers = {
     1.0f, 0.982753873f, 0.969603539f, 0.960919797f, 0.957106769f, 0.958605409f, 0.965896428f, 0.979504049f};
   const V t = vfma(x, vset(LOG2E_), vset(ROUNDER_ / 8)), k = t - ROUNDER_ / 8, r = vfma(k, vset(-LN2_), x);
-  const V s = (V)((VM)_mm256_permutevar8x32_ps((__m256)powers, (__m256i)t) + ((VM)t << (MANTISSA_ - 3)));
+  const V s = (V)((VU)_mm256_permutevar8x32_ps((__m256)powers, (__m256i)t) + ((VU)t << (MANTISSA_ - 3)));
   return vselect(x < -87.0f, vzero(), vfma(s, vfma(r * r, vfma(r, vset(0.16666667f), vset(0.50006478f)), r), s));
 }
 #else

@@ -92,6 +92,7 @@ def _axis_samples(make: Any) -> Any:
     for shape, axis in (((4, 33), 1), ((3, 5, 31), 1), ((5, 2), 0), ((7,), 0), ((2, 1), 1), ((0, 3), 1), ((3, 100), 1)):
         yield make(*shape), {"axis": axis}
     yield make(4, 8, low=900, high=1000), {"axis": 1}
+    yield make(4, 8, low=-300, high=300), {"axis": 1}           # most are 0
 
 
 _softmax.samples(_axis_samples)
