@@ -286,6 +286,26 @@ def test_heads_are_read_where_they_stand(steps, heads, size, level):
             np.testing.assert_array_equal(a, b)
 
 
+def test_operands_whose_dimensions_stand_in_any_order_in_memory():
+    """The bits of contiguous operands, forward and in the gradients of leaves that stand so; a gradient that comes to a leaf twice."""
+    rng = RNG(2)
+    orders = [(*order, 4) for order in itertools.permutations(range(4))]
+    q, k, v = (rng.standard_normal((2, 3, 2, n, 5)).astype(np.float32) for n in (7, 9, 9))
+    g = mg.tensor(rng.standard_normal((2, 3, 2, 7, 5)).astype(np.float32))
+
+    def trained(*orders):
+        given = [mg.tensor(a.transpose(order).copy()).permute(*np.argsort(order).tolist()).detach().requires_grad_()
+                 for a, order in zip((q, k, v), orders, strict=True)]
+        y = F.scaled_dot_product_attention(*given)
+        y.backward(g)
+        (F.scaled_dot_product_attention(*given, is_causal=True) * given[0]).backward(g)
+        return [t.numpy(force=True) for t in (y, *[t.grad for t in given])]
+    want = trained(*[range(5)] * 3)
+    for i, order in enumerate(orders):
+        for other, expected in zip(trained(order, orders[5 * i % 24], orders[7 * i % 24]), want, strict=True):
+            np.testing.assert_array_equal(other, expected, err_msg=str(order))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_lowest_number_as_a_mask(dtype):
     """A row whose keys all have the lowest number: uniform weights, as the definition has, not a row without keys."""
