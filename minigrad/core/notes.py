@@ -459,7 +459,11 @@ class Notes:
     def tensor(self, t: Any) -> None:
         """Notes a tensor: its memory, whether it requires gradients, its hooks."""
         if id(t) not in self.tensors:
-            self.tensors[id(t)] = t, t.array, t._requires_grad, t.node, t.array.version
+            try:
+                array = t.array
+            except ValueError:          # it has no shape yet: the step that asks for one refuses itself
+                return
+            self.tensors[id(t)] = t, array, t._requires_grad, t.node, array.version
             for hook in (*hooks.of(t), *post_hooks.of(t)):
                 self.visit(hook, "a hook of a tensor")
             if "_version" in self.names:
