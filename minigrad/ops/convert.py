@@ -164,7 +164,11 @@ def _to(dtype: str) -> Callable[[Tensor], Tensor]:
     def method(input: Tensor, memory_format: Any = None) -> Tensor:
         left_out(dtype, "memory_format", memory_format)
         if dtype == "bfloat16":
-            import ml_dtypes  # noqa: F401 (registers the dtype with NumPy)
+            try:
+                import ml_dtypes  # noqa: F401 (registers the dtype with NumPy)
+            except ImportError:
+                raise ModuleNotFoundError("[bfloat16] needs the package ml_dtypes; pip install ml_dtypes",
+                                          name="ml_dtypes") from None
         return cast(input, dtype)
     method.__doc__ = f"The values as {dtype}."
     return method

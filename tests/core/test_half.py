@@ -2,6 +2,8 @@
 of `ops/test_conformance.py`; here are values that only float32 can compute, functions of several ops, and dtypes."""
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -180,3 +182,10 @@ def test_a_numpy_function_computes_no_half_precision(name):
         host_plan(x, np.add, "why", (mg.zeros(3).layout, x))
     with pytest.raises(TypeError):
         host_plan(x, np.add, "why")
+
+
+def test_bfloat16_says_which_package_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    for make in (lambda: mg.ones(2).bfloat16(), lambda: mg.nn.Linear(2, 3).bfloat16()):
+        with pytest.raises(ModuleNotFoundError, match="pip install ml_dtypes"):
+            make()
