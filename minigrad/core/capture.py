@@ -618,9 +618,8 @@ def capture(function: Callable) -> Captured:
     Before a replay, all else that the code of `function` can reach is compared with what it was: `requires_grad`,
     train/eval mode, memory, members, attributes and hooks of modules and tensors; groups, state and flags of
     optimisers; closed-over variables, globals, attributes that the code spells out (all, if it computes names), classes
-    of objects, code and defaults of functions,
-    containers (of more than 4096 elements: the length), NumPy arrays up to 1 MB, context variables, `os.environ`, the
-    default dtype and device. If something changed, the step is recorded anew.
+    of objects, code and defaults of functions, containers (of more than 4096 elements: the length), NumPy arrays up to
+    1 MB, context variables, `os.environ`, the default dtype and device. If something changed, it is recorded anew.
     The latest 128 recordings are kept, 8 of a signature. Carried are gradients filled outside, numbers of optimisers
     (lr, betas), random numbers, changes in place of arguments and other tensors, and tensors that `function` only keeps
     (`self.last = y`).

@@ -118,6 +118,20 @@ def _looked_at(steps: list[dis.Instruction]) -> str | None:
     return None
 
 
+def _whose(reader: str, steps: list[dis.Instruction], i: int) -> str | None:
+    """Of what `reader`, which stands before `steps[i]`, reads computed names; it is called as in `_looked_at`."""
+    if reader in ("eval", "exec"):
+        return None
+    if reader != "__dict__":
+        name = _looked_at(steps[i:])
+        return None if reader == "__getattribute__" and name != "self" else name
+    of = steps[i - 2]                           # what has the `__dict__`
+    if of.argval == "self" and of.opname.startswith("LOAD_"):
+        return "self"
+    return f".{of.argval}" if of.opname.startswith("LOAD_") and not of.opname.startswith(("LOAD_FAST", "LOAD_CONST")) \
+        else None
+
+
 class _Code:
     """The names in the text of a function: globals that it reads, attributes, lines that assign, what it reads.
 
@@ -139,14 +153,7 @@ class _Code:
         for i, s in enumerate(steps, 1):
             if s.opname.startswith("LOAD_") and s.opname != "LOAD_CONST" and (
                     s.argval in _WIDE or s.argval in _BY_NAME and _computed(steps[i:])):
-                name = None if s.argval in ("eval", "exec") else _looked_at(steps[i:])
-                if s.argval == "__dict__":
-                    of = steps[i - 2]
-                    fast = of.opname.startswith("LOAD_FAST")
-                    name = None if not of.opname.startswith("LOAD_") else "self" if of.argval == "self" else \
-                        None if fast or of.opname == "LOAD_CONST" else f".{of.argval}"
-                elif s.argval == "__getattribute__" and name != "self":
-                    name = None
+                name = _whose(s.argval, steps, i)
                 self.inward |= name == "self"
                 self.wide |= name is None
                 self.opened |= {name[1:]} if name and name != "self" else set()
