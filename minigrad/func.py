@@ -11,6 +11,7 @@ connected to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from .core import engine
@@ -19,10 +20,11 @@ from .core.shape import fail
 from .core.tape import edge_of, reachable
 from .core.tensor import Tensor
 from .core.warning import warn
+from .devices.base import Device
 from .ops.creation import ones_like, zeros, zeros_like
-from .ops.formula import equal
+from .ops.formula import allclose
 from .ops.join import stack
-from .ops.random import get_rng_state, set_rng_state
+from .ops.random import Generator, own_generator
 
 __all__ = ["functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize",
            "stack_module_state", "vjp", "vmap"]
@@ -52,7 +54,12 @@ def _mapped(tree: Any, replace: Callable[[Any], Any]) -> Any:
     if isinstance(tree, (tuple, list)):
         return type(tree)([_mapped(value, replace) for value in tree])
     if isinstance(tree, Mapping):
-        return {name: _mapped(value, replace) for name, value in tree.items()}
+        made = {name: _mapped(value, replace) for name, value in tree.items()}
+        if isinstance(tree, dict) and type(tree) is not dict:           # an OrderedDict, a defaultdict
+            same = copy(tree)
+            same.update(made)
+            return same
+        return made
     return replace(tree)
 
 
@@ -292,14 +299,41 @@ def _spread(dims: Any, tree: Any, what: str) -> list[int | None]:
     raise ValueError(f"[func.vmap] {what} must be a number, None, or nested like what it is for; got {dims!r}")
 
 
+class _Draws:
+    """Takes the place of the default generators (`mode.streams`) while `vmap` calls its function: it hears of each
+    generator that is drawn from, an explicit one too."""
+
+    def __init__(self, randomness: str) -> None:
+        self.randomness, self.outer = randomness, mode.streams
+        self.apart = self.outer is not None and self.outer.apart
+        self._starts: dict[Generator, Tensor] = {}
+
+    def generator(self, device: Device) -> Generator:
+        return own_generator(device) if self.outer is None else self.outer.generator(device)
+
+    def drawn(self, generator: Generator) -> None:
+        if self.randomness == "error":
+            fail("func.vmap", "the function draws random numbers", fix='say randomness="different" or "same"')
+        if self.outer is not None:
+            self.outer.drawn(generator)
+        if self.randomness == "same" and generator not in self._starts:
+            self._starts[generator] = generator.get_state()
+
+    def again(self) -> None:
+        """Before another call: with "same" the generators go back to where they were."""
+        for generator, state in self._starts.items():
+            generator.set_state(state)
+
+
 def vmap(func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "error", *,
          chunk_size: int | None = None) -> Function:
     """The function that calls `func` for each element of a batch, and stacks the results: a loop.
 
-    `in_dims`: which dimension of the arguments is the batch (None: all calls get the whole), one for all or nested like
-    the arguments; `out_dims`: where it is in the results. Keyword arguments have the batch first. `randomness`: with
-    "same" all calls draw the same numbers, with "different" each its own; else it is an error to draw any from the
-    CPU's generator. `chunk_size` is there for PyTorch's signature.
+    `in_dims`: which dimension of the arguments is the batch (None: all calls get the whole, which they must not change
+    in place), one for all or nested like the arguments. Keyword arguments have no batch. `out_dims`: where the batch is
+    in the results; None for what is the same in all calls, which need not be a tensor. `randomness`: with "same" all
+    calls draw the same numbers, with "different" each its own; else it is an error to draw any. `chunk_size` is there
+    for PyTorch's signature.
 
     >>> minigrad.func.vmap(minigrad.dot)(minigrad.ones(2, 3), minigrad.ones(2, 3)).tolist()
     [3.0, 3.0]
@@ -308,36 +342,74 @@ def vmap(func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = 
         raise RuntimeError(f"[func.vmap] randomness must be 'error', 'same' or 'different'; got {randomness!r}")
 
     def mapped(*args: Any, **named: Any) -> Any:
-        both, dims = (args, named), [*_spread(in_dims, args, "in_dims"), *_spread(0, named, "in_dims")]
-        leaves = list(_leaves(both))
-        sizes = {t.shape[d] for t, d in zip(leaves, dims, strict=True) if d is not None and isinstance(t, Tensor)}
-        if len(sizes) != 1:
-            raise ValueError("[func.vmap] the arguments with a batch must be tensors with one size of it; "
-                             f"got {[list(t.shape) if isinstance(t, Tensor) else t for t in leaves]}, in_dims {dims}")
-        size, = sizes
-        if not size:
-            fail("func.vmap", "the batch must not be empty", [t.layout for t in leaves if isinstance(t, Tensor)])
-        start, results = get_rng_state() if randomness != "different" else None, []
-        for i in range(size):
-            if start is not None and randomness == "same":
-                set_rng_state(start)
-            parts = [t if d is None or not isinstance(t, Tensor) else t.select(d, i)
-                     for t, d in zip(leaves, dims, strict=True)]
-            positional, keywords = _refilled(both, parts)
-            results.append(func(*positional, **keywords))
-            checked = start is not None and randomness == "error" and not i and mode.recorder is None
-            if checked and not equal(start, get_rng_state()):               # type: ignore[arg-type]
-                fail("func.vmap", "the function draws random numbers", fix='say randomness="different" or "same"')
+        if not isinstance(in_dims, (int, tuple)):
+            raise ValueError(f"[func.vmap] in_dims must be a number or a tuple; got {in_dims!r}")
+        leaves, dims = list(_leaves(args)), _spread(in_dims, args, "in_dims")
+        size = _batch(leaves, dims)
+        whole = [t for t, d in zip(leaves, dims, strict=True) if d is None and isinstance(t, Tensor)]
+        versions = [t._version for t in whole]
+        draws, results = _Draws(randomness), []
+        mode.streams = draws
+        try:
+            for i in range(size):
+                parts = [t if d is None else t.select(d, i) for t, d in zip(leaves, dims, strict=True)]
+                draws.again()
+                results.append(func(*_refilled(args, parts), **named))
+        finally:
+            mode.streams = draws.outer
+        if versions != [t._version for t in whole]:
+            fail("func.vmap", "the function changes an argument without a batch in place, once for each call",
+                 [t.layout for t in whole], "change a clone(), or give it a batch by expand()")
         return _stacked(results, out_dims)
     return mapped
 
 
+def _batch(leaves: list[Any], dims: list[int | None]) -> int:
+    """The size of the batch, which is dimension d of each leaf that has a d."""
+    for t, d in zip(leaves, dims, strict=True):
+        if d is not None and (not isinstance(t, Tensor) or not -t.ndim <= d < t.ndim):
+            raise ValueError(f"[func.vmap] in_dims names dimension {d} of what is no tensor with that dimension; got "
+                             f"{t.layout if isinstance(t, Tensor) else type(t).__name__}; say None for it")
+    sizes = {t.shape[d] for t, d in zip(leaves, dims, strict=True) if d is not None}
+    if len(sizes) != 1:
+        raise ValueError("[func.vmap] the arguments with a batch must be tensors with one size of it; "
+                         f"got {[list(t.shape) if isinstance(t, Tensor) else t for t in leaves]}, in_dims {dims}")
+    size, = sizes
+    if not size:
+        fail("func.vmap", "the batch must not be empty", [t.layout for t in leaves if isinstance(t, Tensor)])
+    return size
+
+
 def _stacked(results: list[Any], out_dims: Any) -> Any:
     """The results of all calls, stacked."""
-    each = [_tensors("vmap", r, "what the function returns") for r in results]
-    where, columns = _spread(out_dims, results[0], "out_dims"), zip(*each, strict=True)
-    made = [column[0] if d is None else stack(column, d) for column, d in zip(columns, where, strict=True)]
+    if isinstance(out_dims, tuple) and len(out_dims) == 1 and isinstance(results[0], Tensor):
+        out_dims, = out_dims
+    where, columns = _spread(out_dims, results[0], "out_dims"), zip(*[_leaves(r) for r in results], strict=True)
+    made = [_the_one(column) if d is None else _column(column, d) for column, d in zip(columns, where, strict=True)]
     return _refilled(results[0], made)
+
+
+def _column(column: Sequence[Any], d: int) -> Tensor:
+    for t in column:
+        if not isinstance(t, Tensor):
+            raise ValueError("[func.vmap] what the function returns must be tensors, or nested tuples, lists or dicts "
+                             f"of them, where out_dims is not None; got {type(t).__name__}")
+    return stack(column, d)
+
+
+def _the_one(column: Sequence[Any]) -> Any:
+    """What all calls returned for out_dims=None."""
+    first = column[0]
+    if any([t is not first and not _same(t, first) for t in column]):
+        raise ValueError("[func.vmap] the calls returned different values where out_dims is None; say which dimension "
+                         "is the batch")
+    return first
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and a.shape == b.shape and allclose(a, b, 0.0, 0.0, equal_nan=True)
+    return type(a) is type(b) and (not isinstance(a, (int, float, str)) or a == b)
 
 
 # ---- modules ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """`minigrad.func`: against formulas, and against `torch.func`."""
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,41 @@ def test_vmap():
     assert (same == same[0]).all()
 
 
+def test_vmap_hears_of_every_generator():
+    own = mg.Generator().manual_seed(3)
+    for draw in (lambda t: t + mg.rand(2, generator=own), nn.functional.dropout):
+        with pytest.raises(RuntimeError, match="draws random numbers"):
+            func.vmap(draw)(mg.ones(3, 2))
+    start = own.get_state()
+    draws = lambda t: t + mg.rand(2, generator=own) + mg.rand(2)        # noqa: E731
+    same = func.vmap(draws, randomness="same")(mg.zeros(3, 2))
+    assert (same == same[0]).all() and not mg.equal(own.get_state(), start)     # drawn from once
+    apart = func.vmap(draws, randomness="different")(mg.zeros(3, 2))
+    assert not mg.equal(apart[0], apart[1])
+    with pytest.raises(RuntimeError, match="draws random numbers"):             # nested: the outer one hears it as well
+        func.vmap(lambda t: func.vmap(draws, randomness="different")(t))(mg.zeros(2, 3, 2))
+    func.vmap(lambda t: (mg.manual_seed(1), t)[1])(mg.zeros(2))                 # seeding draws nothing
+    assert mg.initial_seed() == 1 and mg.core.modes.mode.streams is None
+
+
+def test_vmap_takes_keyword_arguments_whole():
+    x = mg.arange(6.0).reshape(2, 3)
+    assert func.vmap(lambda t, other: t.sum() + other.sum())(x, other=x).tolist() == [18, 27]
+
+
+def test_what_has_no_batch_in_vmap():
+    x, whole = mg.arange(3.0), mg.zeros(3)
+    got = func.vmap(lambda t: (t, "text", None, whole * 2), out_dims=(0, None, None, None))(x)
+    assert got[0].tolist() == [0, 1, 2] and got[1:3] == ("text", None) and got[3].tolist() == [0, 0, 0]
+    assert type(func.vmap(lambda t: OrderedDict(b=t, a=t))(x)) is OrderedDict
+    assert func.vmap(lambda t: t, out_dims=(1,))(mg.zeros(2, 3)).shape == (3, 2)
+    for given in (lambda t: t, lambda t: t.item()):
+        with pytest.raises(ValueError, match="different values where out_dims is None"):
+            func.vmap(given, out_dims=None)(x)
+    with pytest.raises(RuntimeError, match="without a batch in place"):
+        func.vmap(lambda t, w: w.add_(t), in_dims=(0, None))(x, mg.zeros(()))
+
+
 def test_functional_call_and_ensembles():
     models = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval() for _ in range(3)]
     x = mg.randn(5, 3)
@@ -149,7 +186,11 @@ def test_what_torch_gives(torch):
     (lambda: func.jvp(lambda x: (x * 2, mg.ones(3)), (mg.ones(2),), (mg.ones(2),), strict=True), RuntimeError, r"must depend .*float32\[3\]"),
     (lambda: func.vmap(mg.dot)(mg.ones(2, 2), mg.ones(3, 2)), ValueError, "one size"),
     (lambda: func.vmap(mg.dot, in_dims=(0, 0, 0))(mg.ones(2, 2), mg.ones(2, 2)), ValueError, "in_dims"),
-    (lambda: func.vmap(lambda x: x.item())(mg.ones(2)), TypeError, "must be tensors"),
+    (lambda: func.vmap(mg.dot, in_dims=[0, 0])(mg.ones(2, 2), mg.ones(2, 2)), ValueError, "number or a tuple"),
+    (lambda: func.vmap(mg.sum)(mg.ones(2, 2), 0), ValueError, "dimension 0 of what is no tensor .* got int"),
+    (lambda: func.vmap(mg.sum, in_dims=2)(mg.ones(2, 2)), ValueError, "dimension 2 of what is no tensor with that"),
+    (lambda: func.vmap(mg.sum)(mg.ones(())), ValueError, "dimension 0 of what is no tensor with that"),
+    (lambda: func.vmap(lambda x: x.item())(mg.ones(2)), ValueError, "must be tensors"),
     (lambda: func.vmap(mg.dot, randomness="x"), RuntimeError, "randomness"),
     (lambda: func.functional_call(nn.Linear(1, 1), {"x": mg.ones(1)}, mg.ones(1), strict=True), RuntimeError, r"unknown \['x'\]"),
     (lambda: func.functional_call(nn.Linear(1, 1), {"bias": mg.ones(1)}, mg.ones(1), strict=True), RuntimeError, "missing"),

@@ -113,14 +113,16 @@ class Generator:
         """A copy of the state: int64 of shape (4,), the key, the counter's low and high half, and an unused one."""
         return new_tensor(contiguous_copy(self.state), None)
 
-    def set_state(self, new_state: Tensor) -> None:
-        """Continues from a state that `get_state` returned; TypeError if it is not int64 of shape (4,)."""
+    def set_state(self, new_state: Tensor) -> Generator:
+        """Continues from a state that `get_state` returned, and returns the generator; TypeError if the state is not
+        int64 of shape (4,)."""
         if new_state.array.layout.dtype != INT64 or new_state.array.layout.shape != (4,):
             fail("set_state", "the state must be int64[4], as get_state returns", new_state.array.layout,
                  kind=TypeError)
         values = new_state.numpy(force=True)
         self._seed = int(values[0]) & _MASK
         self._write(values)
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Generator, (str(self.device),), self.get_state()
@@ -147,6 +149,8 @@ class Streams:
     Numbers below 0 are for what comes before the samples. A generator that is seeded there goes on from that seed.
     """
 
+    apart = True                # manual_seed() starts the stream of the CPU only
+
     def __init__(self, seed: int) -> None:
         self.seed, self.number = seed, 0
         self._begun: dict[Device, tuple[int, Generator]] = {}       # the number of the stream that each one is in
@@ -165,15 +169,21 @@ class Streams:
         self._begun[device] = self.number, generator
         return generator._start(self.seed_of(self.number))
 
+    def drawn(self, generator: Generator) -> None:
+        """Is told of each generator before numbers are drawn from it."""
+
 
 def default_generator(device: Any = "cpu") -> Generator:
     """The generator of a device that is used where none is given."""
     on = open_device(device)
-    if mode.streams is not None:
-        return mode.streams.generator(on)
-    found = _defaults.get(on)
+    return own_generator(on) if mode.streams is None else mode.streams.generator(on)
+
+
+def own_generator(device: Device) -> Generator:
+    """The default generator of a device, whatever takes its place at present."""
+    found = _defaults.get(device)
     if found is None:
-        found = _defaults[on] = Generator(on)
+        found = _defaults[device] = Generator(device)
         if _seed is not None:
             found._start(_seed)
     return found
@@ -184,7 +194,7 @@ def manual_seed(seed: int) -> Generator:
     the CPU's. While a `DataLoader` reads a sample, only the CPU's stream of that sample starts anew."""
     global _seed
     default = default_generator("cpu").manual_seed(seed)
-    if mode.streams is not None:
+    if mode.streams is not None and mode.streams.apart:
         return default
     _seed = seed
     for generator in _defaults.values():
@@ -216,12 +226,13 @@ def set_rng_state(new_state: Tensor) -> None:
 
 def _state(name: str, device: Device, generator: Generator | None) -> int:
     """The address of the state of a generator (None: the device's default one), which must be on the device."""
+    streams = mode.streams
     if generator is None:
-        streams = mode.streams
-        found = streams.generator(device) if streams is not None else _defaults.get(device) or default_generator(device)
-        return found.state.ptr
-    if generator.device is not device:
+        generator = streams.generator(device) if streams is not None else _defaults.get(device) or own_generator(device)
+    elif generator.device is not device:
         fail(name, "the generator must be on the tensor's device", [generator.device, device], "use Generator(device)")
+    if streams is not None:
+        streams.drawn(generator)
     return generator.state.ptr
 
 
