@@ -63,7 +63,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.distributions.constraints": (".distributions.constraints",),
     "torch.distributions.transforms": (".distributions.transforms", ".as_torch.libraries _InverseTransform"),
     "torch.distributions.utils": (".as_torch.libraries _sum_rightmost", ".as_torch.small _standard_normal clamp_probs"
-                                  " lazy_property logits_to_probs probs_to_logits", ".distributions.distribution"),
+                                  " lazy_property logits_to_probs probs_to_logits tril_matrix_to_vec"
+                                  " vec_to_tril_matrix", ".distributions.distribution"),
     "torch.export": (),
     "torch.fft": (".as_torch.fft",),
     "torch.func": (".func", ".as_torch.small functionalize replace_all_batch_norm_modules_"),

@@ -32,6 +32,7 @@ from ..nn import (
     NLLLoss,
 )
 from ..nn.hooks import register_module_full_backward_hook
+from ..ops.creation import tril_indices
 from ..ops.random import default_generator, randn
 from ..optim.lr_scheduler import LRScheduler
 from .version import TorchVersion
@@ -220,6 +221,28 @@ def probs_to_logits(probs: Any, is_binary: bool = False) -> Any:
 def logits_to_probs(logits: Any, is_binary: bool = False) -> Any:
     """softmax, or sigmoid."""
     return logits.sigmoid() if is_binary else logits.softmax(-1)
+
+
+def tril_matrix_to_vec(mat: Any, diag: int = 0) -> Any:
+    """The elements of the last two dimensions on and below a diagonal, row by row; ValueError for no such diagonal."""
+    n = mat.shape[-1]
+    if not -n <= diag < n:
+        raise ValueError(f"[tril_matrix_to_vec] diag must be from {-n} to {n - 1}; got {diag}")
+    rows, columns = tril_indices(n, n, diag)
+    return mat[..., rows, columns]
+
+
+def vec_to_tril_matrix(vec: Any, diag: int = 0) -> Any:
+    """The square matrix with these elements on and below a diagonal, row by row; ValueError if none has as many."""
+    size, n = vec.shape[-1], max(-diag, diag + 1)
+    while (count := sum([min(max(i + diag + 1, 0), n) for i in range(n)])) < size:
+        n += 1
+    if count != size:
+        raise ValueError(f"[vec_to_tril_matrix] no lower triangle up to diagonal {diag} has {size} elements")
+    rows, columns = tril_indices(n, n, diag)
+    made = vec.new_zeros((*vec.shape[:-1], n, n))
+    made[..., rows, columns] = vec
+    return made
 
 
 def _standard_normal(shape: Any, dtype: Any, device: Any) -> Any:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, ClassVar
+from weakref import ref
 
 import numpy as np
 
@@ -43,11 +44,19 @@ class Transform:
             raise ValueError(f"[Transform] cache_size must be 0 or 1; got {cache_size}")
         self._cache_size = cache_size
         self._last: tuple[Any, Any] = None, None
+        self._found: ref[Transform] | None = None       # the inverse, as long as somebody holds it
 
     @property
     def inv(self) -> Transform:
         """The inverse function."""
-        return _Inverse(self)
+        found = self._found() if self._found is not None else None
+        if found is None:
+            found = _Inverse(self)
+            self._found = ref(found)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_found": None}
 
     @property
     def event_dim(self) -> int:
@@ -102,7 +111,7 @@ class Transform:
     def __eq__(self, other: Any) -> bool:
         """Is it a transform of the same kind with equal parameters?"""
         return type(other) is type(self) and all(_same(v, vars(other).get(n)) for n, v in vars(self).items()
-                                                 if n not in ("_cache_size", "_last", "domain", "codomain"))
+                                                 if n not in ("_cache_size", "_last", "_found", "domain", "codomain"))
 
     def __hash__(self) -> int:
         return hash(type(self))
@@ -122,7 +131,7 @@ class _Inverse(Transform):
 
     def __init__(self, of: Transform) -> None:
         super().__init__()
-        self._of = of
+        self._of, self.bijective = of, of.bijective     # type: ignore[misc]
         self.domain, self.codomain = of.codomain, of.domain
 
     @property
@@ -301,6 +310,12 @@ class ComposeTransform(Transform):
                 m = max(m + part.codomain.event_dim - part.domain.event_dim, part.codomain.event_dim)
             self.domain = constraints.independent(first, n - first.event_dim) if n > first.event_dim else first
             self.codomain = constraints.independent(last, m - last.event_dim) if m > last.event_dim else last
+            self.bijective = all([part.bijective for part in self.parts])       # type: ignore[misc]
+
+    @property
+    def inv(self) -> Transform:
+        """The inverse function; without parts the transform itself."""
+        return super().inv if self.parts else self
 
     def _call(self, x: Tensor) -> Tensor:
         for part in self.parts:
@@ -646,6 +661,9 @@ class TransformedDistribution(Distribution):
         whole = ComposeTransform(self.transforms)
         base = base_distribution
         shape = Size((*base.batch_shape, *base.event_shape))
+        if len(shape) < whole.domain.event_dim:
+            raise ValueError(f"[TransformedDistribution] the base must have at least the {whole.domain.event_dim} "
+                             f"dimensions that the transforms take; got the shape {tuple(shape)}")
         out = whole.forward_shape(shape)
         if tuple(out) != tuple(shape):                  # a parameter of a transform has more dimensions
             wider = whole.inverse_shape(out)

@@ -227,6 +227,17 @@ def test_helpers_of_distributions(door):
         from torch.distributions.utils import nothing_of_the_kind  # noqa: F401
 
 
+@pytest.mark.parametrize("diag", [-3, -1, 0, 2])
+def test_triangles_as_vectors(door, diag):
+    from torch.distributions.utils import tril_matrix_to_vec, vec_to_tril_matrix
+    matrix = mg.arange(1.0, 19.0).reshape(2, 3, 3).tril(diag)
+    vec = tril_matrix_to_vec(matrix, diag)
+    assert mg.equal(vec_to_tril_matrix(vec, diag), matrix) and (vec != 0).all()
+    for call in (lambda: tril_matrix_to_vec(matrix, 3), lambda: tril_matrix_to_vec(matrix, -4), lambda: vec_to_tril_matrix(mg.ones(4))):
+        with pytest.raises(ValueError, match="diag"):
+            call()
+
+
 def test_sparse_tensors_are_dense(door):
     with pytest.warns(UserWarning, match="gives the dense tensor"):
         assert door.eye(2).to_sparse().tolist() == [[1, 0], [0, 1]]

@@ -687,6 +687,10 @@ def test_a_transform_keeps_its_last_pair():
     whole = D.ComposeTransform([D.ExpTransform(), D.AffineTransform(1.0, 2.0)])
     np.testing.assert_allclose(array(whole.inv(whole(x[:1]))), array(x[:1]), rtol=1e-6)
     assert whole.inv.inv is whole and D.AffineTransform(0.0, -2.0).sign == -1
+    back = whole.inv
+    assert back.inv.inv is back and copy.deepcopy(back) == back and pickle.loads(pickle.dumps(back.inv)) == whole
+    empty = D.ComposeTransform([])
+    assert empty.inv == empty and not (D.ComposeTransform([D.AbsTransform()]).bijective or D.AbsTransform().inv.bijective)
     with pytest.raises(ValueError, match="must be 0 or 1"):
         D.ExpTransform(cache_size=2)
 
@@ -753,6 +757,11 @@ def test_modes_at_the_edges_and_numbers_as_values():
     assert np.isfinite(mg.autograd.grad(mode[:2].sum(), a)[0].numpy()[:2]).all()
     assert D.Binomial(probs=mg.tensor(0.25)).mean.item() == 0.25
     assert D.Gamma(2.0, 1.0).log_prob(1).item() == -1 and D.Chi2(mg.tensor(4.0)).log_prob(2).shape == ()
+
+
+def test_a_base_with_too_few_dimensions_is_refused():
+    with pytest.raises(ValueError, match="at least the 2 dimensions that the transforms take"):
+        D.TransformedDistribution(D.Normal(mg.zeros(4), 1.0), D.ReshapeTransform((2, 2), (4,)))
 
 
 def test_transforms_with_equal_parameters_are_equal():
