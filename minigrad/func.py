@@ -21,6 +21,7 @@ from .core.tape import edge_of, reachable
 from .core.tensor import Tensor
 from .core.warning import warn
 from .devices.base import Device
+from .nn.module import Parameter
 from .ops.creation import ones_like, zeros, zeros_like
 from .ops.formula import allclose
 from .ops.join import stack
@@ -31,6 +32,7 @@ __all__ = ["functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "ja
 
 Function = Callable[..., Any]
 Dims = int | Sequence[int]
+_NOTHING: Any = object()
 
 
 # ---- nested tuples, lists and dicts ----------------------------------------------------------------------------------
@@ -416,12 +418,14 @@ def _same(a: Any, b: Any) -> bool:
 
 def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = None,
                     kwargs: dict[str, Any] | None = None, *, tie_weights: bool = True, strict: bool = False) -> Any:
-    """module(*args, **kwargs) with other parameters and buffers: a dict (or several) of tensors by name, as
-    `named_parameters` and `named_buffers` have them. The module is as before afterwards.
+    """module(*args, **kwargs) with other tensors in it: a dict (or several) by name, as `named_parameters` and
+    `named_buffers` have them. A plain attribute that is a tensor may be named as well, and one that is not there yet,
+    with a warning. The module is as before afterwards.
 
     With `tie_weights`, all names of a parameter that is in the module several times get the tensor that one of them is
-    given; ValueError for two. With `strict`, RuntimeError unless all names are given, and no others; else other names
-    are ignored, with a warning. What `forward` assigns to one of the names is found in the dict afterwards.
+    given; ValueError for two. With `strict`, RuntimeError unless all parameters and buffers are given, and nothing
+    else. TypeError if a value, or what it would replace, is no tensor. What `forward` assigns to one of the names is
+    found in the dict afterwards.
     """
     dicts = parameter_and_buffer_dicts
     given: dict[str, Tensor] = {}
@@ -430,34 +434,55 @@ def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = No
             if name in given:
                 raise ValueError(f"[func.functional_call] {name!r} is in several of the dicts")
         given.update(one)
-    places = _places(module)
-    unknown = sorted(set(given) - set(places))
+    all_places = _places(module) if tie_weights or strict else {}
     if tie_weights:
-        tied = {id(table[key]): given[name] for name, (table, key) in places.items() if name in given}
-        if any(value is not tied.get(id(table[key]), value) for name, value in given.items() if name in places
-               for table, key in (places[name],)):
-            raise ValueError("[func.functional_call] the names of one tied parameter were given several tensors; pass "
-                             "one of them, or tie_weights=False")
-        others = {name: tied[id(table[key])] for name, (table, key) in places.items() if id(table[key]) in tied}
-        given = {**others, **given}
-    if strict and set(given) != set(places):
+        given = _tied(all_places, given)
+    if strict and set(given) != set(all_places):
         fail("func.functional_call", "with strict all parameters and buffers must be given, and no others",
-             [f"missing {sorted(set(places) - set(given))}", f"unknown {unknown}"])
+             [f"missing {sorted(set(all_places) - set(given))}", f"unknown {sorted(set(given) - set(all_places))}"])
+    places = {name: _place(module, name, value) for name, value in given.items()}
+    before = [(table, key, table.get(key, _NOTHING)) for table, key in places.values()]
+    unknown = [name for name, (_, _, old) in zip(given, before, strict=True) if old is _NOTHING]
     if unknown:
-        warn(f"[func.functional_call] the module has no parameters and buffers {', '.join(unknown)}: they are ignored")
-        given = {name: value for name, value in given.items() if name in places}
-    before = [(*places[name], places[name][0][places[name][1]]) for name in given]
+        warn(f"[func.functional_call] the module has no tensors {', '.join(sorted(unknown))}: they are attributes of "
+             "it during this call")
     try:
         for name, value in given.items():
             table, key = places[name]
             table[key] = value
         out = module(*(() if args is None else args if isinstance(args, tuple) else (args,)), **(kwargs or {}))
         if isinstance(dicts, dict):                     # `self.steps = self.steps + 1` in forward changes what is given
-            dicts.update({name: places[name][0][places[name][1]] for name in dicts if name in places})
+            dicts.update({name: places[name][0][places[name][1]] for name in dicts})
         return out
     finally:
         for table, key, value in before:
             table[key] = value
+            if value is _NOTHING:
+                del table[key]
+
+
+def _tied(places: dict[str, tuple[dict, str]], given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What is given, for the other names of tied parameters too."""
+    tied = {id(table[key]): given[name] for name, (table, key) in places.items() if name in given}
+    if any(value is not tied.get(id(table[key]), value) for name, value in given.items() if name in places
+           for table, key in (places[name],)):
+        raise ValueError("[func.functional_call] the names of one tied parameter were given several tensors; pass "
+                         "one of them, or tie_weights=False")
+    others = {name: tied[id(table[key])] for name, (table, key) in places.items() if id(table[key]) in tied}
+    return {**others, **given}
+
+
+def _place(module: Any, name: str, value: Any) -> tuple[dict, str]:
+    """Where the tensor of that full name stands, or would stand: (table, key)."""
+    *path, key = name.split(".")
+    for part in path:
+        module = getattr(module, part)
+    table = next((t for t in (module._parameters, module._buffers) if key in t), vars(module))
+    for what in (value, table.get(key, value)):
+        if what is not None and not isinstance(what, Tensor):
+            raise TypeError(f"[func.functional_call] {name!r} must be a tensor, and so must what it replaces; got "
+                            f"{type(what).__name__}")
+    return (module._parameters if key not in table and isinstance(value, Parameter) else table), key
 
 
 def _places(module: Any) -> dict[str, tuple[dict, str]]:

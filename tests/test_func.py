@@ -146,7 +146,7 @@ def test_tied_weights():
     assert func.functional_call(Tied(), zero, mg.ones(2), strict=True).tolist() == [0, 0]
     with pytest.raises(ValueError, match="tied"):
         func.functional_call(Tied(), {**zero, "b.weight": mg.ones(2, 2)}, mg.ones(2))
-    with pytest.warns(UserWarning, match="no parameters and buffers c, d"):
+    with pytest.warns(UserWarning, match="no tensors c, d"):
         assert func.functional_call(Tied(), {**zero, "d": mg.ones(1), "c": mg.ones(1)}, mg.ones(2)).tolist() == [0, 0]
 
 
@@ -163,6 +163,30 @@ def test_what_forward_assigns_is_found_in_the_dict():
     start = given["count"]
     assert func.functional_call(module, given, mg.ones(1)).item() == 4
     assert given["count"].item() == 3 and start.item() == 2 and module.count.item() == 0
+
+
+def test_functional_call_of_plain_attributes():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.scale, self.depth = nn.Linear(1, 1), mg.ones(1), 3
+
+        def forward(self, x):
+            return x * self.scale + getattr(self, "extra", 0) + sum(p.sum() for p in self.parameters()) * 0
+    module = Scaled()
+    module.inner.outer = module                         # a circle: names are walked, not listed
+    got = func.functional_call(module, {"inner.outer.scale": mg.tensor([5.0])}, mg.ones(1), tie_weights=False)
+    assert got.item() == 5 and module.scale.item() == 1
+    del module.inner.outer
+    with pytest.warns(UserWarning, match="no tensors extra"):
+        assert func.functional_call(module, {"extra": nn.Parameter(mg.tensor([2.0]))}, mg.ones(1)).item() == 3
+    assert not hasattr(module, "extra") and len([*module.parameters()]) == 2
+    for name, value, kind in (("depth", mg.ones(1), TypeError), ("scale", 2.0, TypeError), ("none.weight", mg.ones(1), AttributeError)):
+        with pytest.raises(kind):
+            func.functional_call(module, {name: value}, mg.ones(1))
+    with pytest.raises(RuntimeError, match="nothing else|no others"):
+        func.functional_call(module, {**dict(module.named_parameters()), "scale": mg.ones(1)}, mg.ones(1), strict=True)
+    assert module.scale.item() == 1 and module.depth == 3
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

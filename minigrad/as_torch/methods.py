@@ -185,6 +185,7 @@ def _register_state_dict_hook(self: Module, hook: Callable) -> RemovableHandle:
 _OF_MODULES = {"_register_load_state_dict_pre_hook": _register_load_state_dict_pre_hook,
                "_register_state_dict_hook": _register_state_dict_hook,
                "__setstate__": lambda self, state: self.__dict__.update(state),       # what subclasses call
+               "_flat_weights": property(lambda self: [w for layer in self.all_weights for w in layer]),
                "share_memory": lambda self: self, "compile": lambda self, *args, **named: None,
                "register_backward_hook": Module.register_full_backward_hook}
 

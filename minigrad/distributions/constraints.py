@@ -199,20 +199,29 @@ class stack(cat):
         return stacked([c.check(v) for c, v in parts], self.dim)
 
 
-class dependent_property(property):
-    """Decorates a constraint that depends on parameters: a property of the distribution, and `dependent` for its class.
+class dependent_property(property, Constraint):
+    """Decorates a constraint that depends on parameters: a property of the distribution, and of its class a constraint
+    that says only what it was given here; what it was not given raises NotImplementedError.
 
         @constraints.dependent_property(is_discrete=False, event_dim=0)
         def support(self): return constraints.interval(self.low, self.high)
     """
 
     def __init__(self, fn: Any = None, *, is_discrete: bool | None = None, event_dim: int | None = None) -> None:
-        super().__init__(fn)
+        property.__init__(self, fn)
         self._given = {"is_discrete": is_discrete, "event_dim": event_dim}
-        vars(self).update({k: v for k, v in self._given.items() if v is not None})
+        self.name = "Dependent()"
 
     def __call__(self, fn: Any) -> dependent_property:
         return dependent_property(fn, **self._given)        # type: ignore[arg-type]
+
+    def _said(self, name: str) -> Any:
+        if self._given[name] is None:
+            raise NotImplementedError(f"[dependent_property] {name} is known only when the parameters are")
+        return self._given[name]
+
+    is_discrete = property(lambda self: self._said("is_discrete"))      # type: ignore[assignment]
+    event_dim = property(lambda self: self._said("event_dim"))          # type: ignore[assignment]
 
 
 def is_dependent(constraint: Any) -> bool:

@@ -15,7 +15,7 @@ from ..ops.formula import clamp, clamp_min, xlogy
 from ..ops.join import stack
 from ..ops.linalg import cholesky, solve_triangular
 from ..ops.math import digamma, erf, erfinv, ge, gt, le, lgamma, log, log1p, lt, sign, where
-from ..ops.random import rand, randn
+from ..ops.random import exponential_, rand, randn
 from ..ops.softmax import softmax
 from . import constraints
 from .distribution import Distribution, Parametric, broadcast_all, zeros_with
@@ -221,7 +221,7 @@ class Uniform(Parametric):
         if current.recorder is None and not bool(lt(self.low.detach(), self.high.detach()).all()):
             raise ValueError(f"[Uniform] Uniform is not defined when low>= high; got low {self.low}, high {self.high}")
 
-    @property
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self) -> constraints.Constraint:
         """low <= x <= high"""
         return constraints.interval(self.low, self.high)
@@ -297,8 +297,9 @@ class Exponential(Parametric):
         return 1 / (self.rate * self.rate)
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
-        """-log(u) / rate"""
-        return -log(uniform_like(self._extended_shape(sample_shape), self.rate)) / self.rate
+        """-log(1 - u) / rate"""
+        made = self.rate.detach().new_empty(tuple(self._extended_shape(sample_shape)))
+        return exponential_(made) / self.rate
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log(rate) - rate x"""

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.half import finfo
 from ..core.modes import enable_grad, no_grad
+from ..core.modes import mode as current
 from ..core.shape import INT64
 from ..core.tensor import Size, Tensor
 from ..devices.host import on_host
@@ -133,6 +134,11 @@ class Geometric(Binary):
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.nonnegative_integer           # type: ignore[assignment]
+
+    def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None) -> None:
+        super().__init__(probs, logits, validate_args)
+        if self._validate_args and current.recorder is None and logits is None and not bool(gt(self.probs, 0).all()):
+            raise ValueError(f"[Geometric] probs must be greater than 0: the first 1 would never come; got {probs}")
 
     @property
     def mean(self) -> Tensor:
@@ -274,7 +280,7 @@ class Categorical(Distribution):
         return self._expanded(type(self), batch_shape,
                               **{"probs" if self._param is vars(self).get("probs") else "logits": self._param})
 
-    @property
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> constraints.Constraint:
         """0, ..., K - 1"""
         return constraints.integer_interval(0, self._num_events - 1)
@@ -335,14 +341,10 @@ class OneHotCategorical(Categorical):
     """`Categorical` whose values are one-hot vectors (*, K), in the dtype of the parameter."""
 
     arg_constraints = Categorical.arg_constraints
+    support = constraints.one_hot                       # type: ignore[assignment]
 
     def _value_shape(self, given: Tensor) -> Sequence[int]:
         return given.shape[-1:]
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """One-hot vectors"""
-        return constraints.one_hot
 
     @property
     def mean(self) -> Tensor:

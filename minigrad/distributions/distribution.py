@@ -250,7 +250,7 @@ class Independent(Distribution):
         """As the base, if no dimension is reinterpreted."""
         return self.base_dist.has_enumerate_support and not self.reinterpreted_batch_ndims
 
-    @property
+    @constraints.dependent_property
     def support(self) -> Constraint:
         """As the base, for all parts together."""
         return constraints.independent(self.base_dist.support, self.reinterpreted_batch_ndims)

@@ -53,7 +53,7 @@ class Pareto(_Derived):
         super().__init__(Exponential(self.alpha, validate_args), [ExpTransform(), AffineTransform(0, self.scale)],
                          validate_args)
 
-    @property
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self) -> constraints.Constraint:
         """x >= scale"""
         return constraints.greater_than_eq(self.scale)
@@ -310,7 +310,7 @@ class Binomial(_Counted):
     def __init__(self, total_count: Any = 1, *args: Any, **named: Any) -> None:
         super().__init__(total_count, *args, **named)
 
-    @property
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> constraints.Constraint:
         """0, ..., total_count"""
         return constraints.integer_interval(0, self.total_count)
@@ -427,7 +427,7 @@ class Multinomial(Distribution):
         """Their logarithms"""
         return self._categorical.logits
 
-    @property
+    @constraints.dependent_property(is_discrete=True, event_dim=1)
     def support(self) -> constraints.Constraint:
         """Vectors of counts with the sum n"""
         return constraints.multinomial(self.total_count)
@@ -496,7 +496,7 @@ class MixtureSameFamily(Distribution):
         self._events = len(parts.event_shape)
         super().__init__(batch, parts.event_shape, validate_args)
 
-    @property
+    @constraints.dependent_property
     def support(self) -> constraints.Constraint:
         """That of the components"""
         base, k = self.component_distribution.support, self._events

@@ -182,7 +182,7 @@ class GeneralizedPareto(Parametric):
         """-log(P(X > x))"""
         return self._over(log1p, (self._checked(value) - self.loc) / self.scale, -1 / 2, 1 / 3)
 
-    @property
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self) -> constraints.Constraint:
         """loc <= x, and x <= loc - scale / k where k < 0"""
         k = self.concentration

@@ -684,7 +684,7 @@ class TransformedDistribution(Distribution):
         """As the base."""
         return self.base_dist.has_rsample
 
-    @property
+    @constraints.dependent_property
     def support(self) -> Constraint:
         """The codomain of the last transform"""
         if not self.transforms:

@@ -100,7 +100,7 @@ def _bags(offsets: Tensor, count: int, closed: bool) -> np.ndarray:
         fail("embedding_bag", "offsets[0] has to be 0, i.e., the first bag has to start at 0", first.tolist())
     if (first[1:] < first[:-1]).any() or first.size and first[-1] > count:
         fail("embedding_bag", f"offsets must not fall, nor be larger than the length {count} of input", first.tolist())
-    return first if closed else np.append(first, count)
+    return np.append(first[:-1] if closed else first, count)
 
 
 def _check_bag(input: Tensor, weight: Tensor, offsets: Tensor | None, mode: str, scale_grad_by_freq: bool,
@@ -108,6 +108,9 @@ def _check_bag(input: Tensor, weight: Tensor, offsets: Tensor | None, mode: str,
     if per_sample_weights is not None and per_sample_weights.shape != input.shape:
         raise ValueError("[embedding_bag] per_sample_weights must have the same shape as the input; got "
                          f"{per_sample_weights.layout} and {input.layout}")
+    if per_sample_weights is not None and per_sample_weights.dtype != weight.dtype:
+        fail("embedding_bag", "per_sample_weights must have the dtype of weight",
+             [per_sample_weights.layout, weight.layout])
     if weight.ndim != 2 or input.ndim not in (1, 2):
         raise ValueError("[embedding_bag] weight has to be 2D and input 1D or 2D; got "
                          f"{weight.layout} and {input.layout}")
@@ -129,9 +132,10 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
                   padding_idx: int | None = None) -> Tensor:
     """The sum, mean or maximum (`mode`) of the rows of `weight` that a bag of numbers names; 0 for an empty bag.
 
-    Shapes: input (B, N), or (N) with `offsets` (B): where each bag begins (with `include_last_offset` (B + 1), the last
-    one its end), weight (V, D) -> (B, D). `per_sample_weights`, like input, multiply the rows, for "sum". Numbers equal
-    to `padding_idx` are left out. `max_norm`, `norm_type`, `scale_grad_by_freq`: see `Embedding`.
+    Shapes: input (B, N), or (N) with `offsets` (B): where each bag begins (with `include_last_offset` (B + 1): the last
+    one stands for the length of input, whatever it says), weight (V, D) -> (B, D). `per_sample_weights`, like input and
+    of the dtype of weight, multiply the rows, for "sum". Numbers equal to `padding_idx` are left out. `max_norm`,
+    `norm_type`, `scale_grad_by_freq`: see `Embedding`.
     """
     _check_bag(input, weight, offsets, mode, scale_grad_by_freq, per_sample_weights)
     rows = embedding(input.reshape(-1), weight, None, max_norm, norm_type, scale_grad_by_freq)

@@ -759,6 +759,34 @@ def test_modes_at_the_edges_and_numbers_as_values():
     assert D.Gamma(2.0, 1.0).log_prob(1).item() == -1 and D.Chi2(mg.tensor(4.0)).log_prob(2).shape == ()
 
 
+def test_what_a_class_says_of_its_support():
+    c = D.constraints
+    assert isinstance(D.Uniform.support, c.Constraint) and c.is_dependent(D.Uniform.support)
+    assert (D.Uniform.support.event_dim, D.Uniform.support.is_discrete) == (0, False) and D.Multinomial.support.event_dim == 1
+    assert D.OneHotCategorical.support is c.one_hot and isinstance(D.Uniform(0.0, 1.0).support, c.interval)
+    for ask in (lambda: D.Independent.support.event_dim, lambda: D.MixtureSameFamily.support.is_discrete):
+        with pytest.raises(NotImplementedError, match="known only when"):
+            ask()
+
+
+def test_exponential_samples_are_exponential_by_the_same_generator():
+    mg.manual_seed(5)
+    want = mg.empty(4, dtype=mg.float64).exponential_()
+    mg.manual_seed(5)
+    rate = mg.tensor([0.5, 1.0, 2.0, 4.0], dtype=mg.float64, requires_grad=True)
+    got = D.Exponential(rate).rsample()
+    got.sum().backward()
+    np.testing.assert_allclose(array(got), array(want / rate), rtol=1e-12)
+    np.testing.assert_allclose(array(rate.grad), array(-want / rate ** 2), rtol=1e-12)
+
+
+def test_a_geometric_distribution_without_an_end_is_refused():
+    for probs in (0, mg.tensor([0.5, 0.0])):
+        with pytest.raises(ValueError, match="greater than 0"):
+            D.Geometric(probs)
+    assert D.Geometric(0.0, validate_args=False).probs == 0
+
+
 def test_a_base_with_too_few_dimensions_is_refused():
     with pytest.raises(ValueError, match="at least the 2 dimensions that the transforms take"):
         D.TransformedDistribution(D.Normal(mg.zeros(4), 1.0), D.ReshapeTransform((2, 2), (4,)))

@@ -83,9 +83,12 @@ def test_embedding_bag_from_given_values_and_refusals():
         empty(mg.tensor([], dtype=mg.int64), mg.tensor([0, 0])).sum().backward()
         assert empty.weight.grad.tolist() == [[0.0, 0.0]] * 3
     index, offsets = mg.tensor([0, 1, 2]), mg.tensor([0, 1])
+    last = nn.EmbeddingBag.from_pretrained(table, include_last_offset=True)
+    assert mg.equal(last(index, mg.tensor([0, 1, 1])), last(index, mg.tensor([0, 1, 3])))       # it stands for the length
     for bad, error, text in ((lambda: bag(index), ValueError, "which needs them"), (lambda: bag(index.reshape(1, 3), offsets), ValueError, "which needs them"),
                              (lambda: bag(index, offsets.reshape(1, 2)), ValueError, "1D Tensor"), (lambda: bag(index, mg.tensor([1, 2])), RuntimeError, "has to be 0"),
                              (lambda: bag(index, mg.tensor([0, 2, 1])), RuntimeError, "must not fall"), (lambda: bag(index, mg.tensor([0, 4])), RuntimeError, "larger than the length"),
+                             (lambda: bag(index, offsets, mg.ones(3, dtype=mg.float64)), RuntimeError, "must have the dtype of weight"),
                              (lambda: bag(index, offsets, mg.ones(2)), ValueError, "same shape as the input"), (lambda: bag(index + 1, offsets), IndexError, "out of range"),
                              (lambda: F.embedding_bag(index, table, offsets, mode="prod"), ValueError, "sum, mean or max"),
                              (lambda: F.embedding_bag(index, table, offsets, mode="max", scale_grad_by_freq=True), ValueError, "max mode"),

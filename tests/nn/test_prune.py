@@ -95,6 +95,7 @@ def test_by_chance_and_by_a_method_of_ones_own():
             mask.view(-1)[::2] = 0
             return mask
     other = nn.Linear(4, 1)
+    assert EveryOther().prune(mg.ones(3)).tolist() == [0, 1, 0]
     EveryOther.apply(other, "weight")
     EveryOther.apply(other, "weight")                   # of the two that are left
     assert other.weight_mask.tolist() == [[0, 0, 0, 1]]
@@ -187,3 +188,30 @@ def test_a_parameter_knows_what_pruned_it(torch, other):
             fresh.add_pruning_method(stranger)
         where.remove(layer, "weight")
     assert found[0] == found[1]
+
+
+def test_a_method_of_ones_own_sees_the_whole_parameter_first():
+    class Rows(prune.BasePruningMethod):
+        def compute_mask(self, t, default_mask):
+            seen.append(tuple(t.shape))
+            return (default_mask * (mg.arange(t.shape[0]) > 0).reshape(-1, *[1] * (t.ndim - 1))).int()
+    seen, layer = [], nn.Linear(4, 2)
+    Rows.apply(layer, "weight")
+    assert layer.weight_mask.tolist() == [[0] * 4, [1] * 4] and layer.weight_mask.dtype == mg.float32
+    Rows.apply(layer, "weight")
+    assert seen == [(2, 4), (4,)] and layer.weight_mask.tolist() == [[0] * 4, [0, 1, 1, 1]]
+
+
+def test_values_without_a_module(torch, other):
+    t, mask = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[1, 1, 0], [1, 0, 1]]
+    for scores in (None, [[6.0, 1.0, 2.0], [0.5, 3.0, 9.0]]):
+        got, want = [where.L1Unstructured(amount=2).prune(lib.tensor(t), lib.tensor(mask), *([] if scores is None else [lib.tensor(scores)])).tolist()
+                     for lib, where in ((mg, prune), (torch, other))]
+        assert got == want
+
+
+@pytest.mark.parametrize("amount, kind", [("x", TypeError), (True, TypeError), (1.5, ValueError), (-1, ValueError), (-0.1, ValueError)])
+@pytest.mark.parametrize("method", [prune.L1Unstructured, prune.RandomUnstructured, prune.LnStructured, prune.RandomStructured])
+def test_amounts_are_checked_at_once(method, amount, kind):
+    with pytest.raises(kind, match="amount"):
+        method(amount)

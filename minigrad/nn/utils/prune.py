@@ -20,14 +20,27 @@ from ...ops.reduce import norm
 from ..module import Module, Parameter
 
 
-def _chosen(scores: Any, amount: float, default_mask: Any, dim: int | None = None) -> Any:
-    """The mask with 0 at the `amount` of places (indices along `dim`) with the lowest scores: a count, or a share."""
-    n, whole = scores.numel(), isinstance(amount, Integral)
+def _validate_pruning_amount_init(amount: Any) -> None:
     if isinstance(amount, bool) or not isinstance(amount, Real):
         raise TypeError(f"[prune] Invalid type for amount: {amount}. Must be int or float.")
-    if not 0 <= amount <= (n if whole else 1):
-        raise ValueError(f"[prune] amount must be a float in [0, 1], or an int from 0 to {n}; got {amount}")
-    lowest = scores.flatten().argsort(stable=True)[:amount if whole else round(amount * n)]
+    if float(amount) < 0 or float(amount) > 1 and not isinstance(amount, Integral):
+        raise ValueError(f"[prune] amount must be a float in [0, 1], or an int that is not negative; got {amount}")
+
+
+def _validate_pruning_amount(amount: Any, tensor_size: int) -> None:
+    if isinstance(amount, Integral) and int(amount) > tensor_size:
+        raise ValueError(f"[prune] amount must be at most {tensor_size}, how many there are; got {amount}")
+
+
+def _compute_nparams_toprune(amount: Any, tensor_size: int) -> int:
+    return int(amount) if isinstance(amount, Integral) else round(amount * tensor_size)
+
+
+def _chosen(scores: Any, amount: float, default_mask: Any, dim: int | None = None) -> Any:
+    """The mask with 0 at the `amount` of places (indices along `dim`) with the lowest scores: a count, or a share."""
+    n = scores.numel()
+    _validate_pruning_amount(amount, n)
+    lowest = scores.flatten().argsort(stable=True)[:_compute_nparams_toprune(amount, n)]
     mask = default_mask.clone()
     if dim is None:
         mask.view(-1)[lowest] = 0
@@ -56,9 +69,9 @@ def _slices(t: Any, dim: int) -> Any:
 
 
 class BasePruningMethod:
-    """A hook that computes a pruned parameter. A subclass has `compute_mask(t, default_mask)`, the mask of scores t of
-    what is not pruned yet, and PRUNING_TYPE: "unstructured" (t is flat: the numbers that are left), "structured" (t
-    lacks the slices along `dim` that are pruned), or "global" (t is whole)."""
+    """A hook that computes a pruned parameter. A subclass has `compute_mask(t, default_mask)`, the mask of scores t: of
+    the whole parameter at first, then of what is not pruned yet, and PRUNING_TYPE: "unstructured" (t is then flat: the
+    numbers that are left), "structured" (t lacks the slices along `dim` that are pruned), or "global" (t is whole)."""
 
     PRUNING_TYPE = "unstructured"
     _tensor_name: str
@@ -77,7 +90,16 @@ class BasePruningMethod:
         orig: Tensor = getattr(module, self._tensor_name + "_orig")
         return getattr(module, self._tensor_name + "_mask").to(orig.dtype) * orig   # type: ignore[no-any-return]
 
+    def prune(self, t: Any, default_mask: Any = None, importance_scores: Any = None) -> Any:
+        """t times the mask that is computed for it, without a module."""
+        scores = t if importance_scores is None else importance_scores
+        if scores.shape != t.shape:
+            raise ValueError(f"[prune] importance_scores must have the shape of t; got {scores.layout}")
+        mask = ones_like(t.detach()) if default_mask is None else default_mask
+        return t * self.compute_mask(scores.detach(), default_mask=mask).to(t.dtype)
+
     def _combined(self, scores: Any, mask: Any) -> Any:
+        """The mask of the scores of what `mask` leaves, within it."""
         with no_grad():
             at: Any = (slice(None),)
             if self.PRUNING_TYPE == "unstructured":
@@ -85,8 +107,8 @@ class BasePruningMethod:
             elif self.PRUNING_TYPE == "structured":
                 at = (slice(None),) * (self.dim % mask.ndim) + (        # type: ignore[attr-defined]
                     ne(_slices(mask, self.dim).sum(1), 0),)     # type: ignore[attr-defined]
-            found = mask.clone()
-            found[at] = self.compute_mask(scores.detach()[at], default_mask=mask[at]).to(mask.dtype)
+            found = mask.clone().to(scores.dtype)
+            found[at] = self.compute_mask(scores.detach()[at], default_mask=mask[at]).to(scores.dtype)
             return found
 
     @classmethod
@@ -101,7 +123,11 @@ class BasePruningMethod:
         scores = current if importance_scores is None else importance_scores
         if scores.shape != current.shape:
             raise ValueError(f"[prune] importance_scores must have the shape of {name}; got {scores.layout}")
-        mask = method._combined(scores, ones_like(current.detach()) if mask is None else mask)
+        if mask is None:
+            with no_grad():
+                mask = method.compute_mask(scores.detach(), ones_like(current.detach())).to(current.dtype)
+        else:
+            mask = method._combined(scores, mask)
         if isinstance(current, Parameter):
             delattr(module, name)
             module.register_parameter(name + "_orig", current)
@@ -175,6 +201,7 @@ class L1Unstructured(BasePruningMethod):
     """Prunes the numbers nearest to 0: `amount` of them, or that share."""
 
     def __init__(self, amount: float) -> None:
+        _validate_pruning_amount_init(amount)
         self.amount = amount
 
     def _scores(self, t: Any) -> Any:
@@ -198,6 +225,7 @@ class LnStructured(BasePruningMethod):
     PRUNING_TYPE = "structured"
 
     def __init__(self, amount: float, n: Any = 2, dim: int = -1) -> None:
+        _validate_pruning_amount_init(amount)
         self.amount, self.n, self.dim = amount, n, dim
 
     def _scores(self, slices: Any) -> Any:
