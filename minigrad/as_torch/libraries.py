@@ -1,26 +1,36 @@
 """What libraries written on PyTorch import of its inner modules: names.py says from which."""
 from __future__ import annotations
 
+import pickle as pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from enum import IntEnum
-from typing import Any, TypeVar
+from os import PathLike
+from typing import IO, Any, TypeVar
+from typing import Optional as _Optional
+
+import numpy as np
 
 from ..autograd.function import Function
 from ..core.tensor import Tensor
 from ..distributions import Gamma
 from ..distributions.transforms import _Inverse
+from ..func import _places
 from ..nn import Linear, Module, ModuleList
 from ..nn import functional as F
 from ..nn.init import _fan
 from ..ops.join import cat
+from .device import device
 
-Dict, List, Tuple = dict, list, tuple
+Dict, List, Tuple, Optional = dict, list, tuple, _Optional
 _InverseTransform = _Inverse
 InplaceFunction, NonDynamicallyQuantizableLinear = Function, Linear
 StateDict, Number, _size, _ratio_any_t = dict[str, Any], int | float | bool, Sequence[int], float | tuple[float, ...]
 _int, _float, _bool, MAP_LOCATION = int, float, bool, Any
+_device, _dtype, _layout, _TensorOrTensors = device, np.dtype, type(None), Tensor | Sequence[Tensor]
+Device, FileLike = Any, str | PathLike[str] | IO[bytes]
+DEFAULT_PROTOCOL = 2
 T_co = TypeVar("T_co", covariant=True)
 _calculate_correct_fan = _fan
 
@@ -75,7 +85,37 @@ def default_restore_location(storage: Any, location: str) -> Any:
     return storage
 
 
-def _use_grad_for_differentiable(func: Any) -> Any:
+@contextmanager
+def _reparametrize_module(module: Module, parameters_and_buffers: dict[str, Tensor], tie_weights: bool = False,
+                          strict: bool = False, stack_weights: bool = False) -> Iterator[None]:
+    """A block in which the module has other parameters and buffers. KeyError for names that it does not have."""
+    places = _places(module)
+    before = [(*places[name], places[name][0][places[name][1]]) for name in parameters_and_buffers]
+    try:
+        for (table, key, _), value in zip(before, parameters_and_buffers.values(), strict=True):
+            table[key] = value
+        yield
+    finally:
+        for table, key, value in before:
+            table[key] = value
+
+
+def _sample_dirichlet(input: Tensor, generator: Any = None) -> Tensor:
+    """Numbers from Dirichlet distributions: each row of the concentrations gives one."""
+    found = _standard_gamma(input)
+    return found / found.sum(-1, keepdim=True)
+
+
+def boolean_dispatch(arg_name: str, arg_index: int, default: bool, if_true: Any, if_false: Any, module_name: Any = None,
+                     func_name: Any = None) -> Any:
+    """A function that is one of two, by the value of one of its arguments."""
+    def dispatched(*args: Any, **named: Any) -> Any:
+        chosen = named.get(arg_name, args[arg_index] if arg_index < len(args) else default)
+        return (if_true if chosen else if_false)(*args, **named)
+    return dispatched
+
+
+def _overload(func: Any) -> Any:
     """The function itself."""
     return func
 

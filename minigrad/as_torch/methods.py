@@ -17,6 +17,7 @@ from ..core.warning import warn
 from ..nn.activation import hardshrink
 from ..nn.module import Module
 from ..ops.creation import arange, tensor
+from . import dtypes, subclass
 from .types import TensorType, named_type, type_name
 
 # what is replaced: their arguments have other names or meanings in PyTorch
@@ -150,7 +151,7 @@ _FUNCTIONS = {"hardshrink": hardshrink}
 METHODS: dict[str, Any] = {
     **{name: _old_order(name, word) for name, word in _OLD.items()}, **_FUNCTIONS,
     **{f"{name}_": _writing(f"{name}_", function) for name, function in _FUNCTIONS.items()},
-    "adjoint": Tensor.mT.fget, "apply_": apply_, "map_": map_,          # type: ignore[attr-defined]
+    **subclass.METHODS, "adjoint": Tensor.mT.fget, "apply_": apply_, "map_": map_,          # type: ignore[attr-defined]
     "map2_": map2_, "is_set_to": is_set_to, "dim_order": dim_order, "fill_diagonal_": fill_diagonal_,
     "is_conj": lambda self: False, "is_neg": lambda self: False,
     "conj_physical_": lambda input: input, "untyped_storage": untyped_storage,
@@ -212,6 +213,8 @@ def put_on() -> None:
     """Gives `Tensor` the methods that it lacks, and others in the place of those in `_BEFORE`. Its class is called
     `torch.Tensor`: so other packages know a tensor."""
     Tensor.__module__ = "torch"
+    subclass.put_on()
+    dtypes.put_on()
     for name, value in METHODS.items():
         if name in _BEFORE or not hasattr(Tensor, name):
             setattr(Tensor, name, value)
@@ -230,6 +233,8 @@ def take_off() -> None:
     for name, value in _BEFORE.items():
         setattr(Tensor, name, value)
     Tensor.__module__ = _MODULE
+    subclass.take_off()
+    dtypes.take_off()
     for name in {*_OF_SIZES} & {*vars(Size)}:
         delattr(Size, name)
     for name in _OF_MODULES:

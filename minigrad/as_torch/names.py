@@ -10,20 +10,24 @@ _LAYERS = (".as_torch.small Container NLLLoss2d _BatchNorm _ConvNd _DropoutNd _I
 _INNER = (".as_torch.libraries NonDynamicallyQuantizableLinear _addindent _get_activation_fn _get_clones",
           ".nn.module _IncompatibleKeys")
 _OPTIM = ".as_torch.small ParamsT params_t required"
-_STATE = ".as_torch.libraries StateDict _use_grad_for_differentiable"
+_STATE = ".as_torch.libraries StateDict"
+_COPIED = ".as_torch.optimizer"
 _DATA = ".as_torch.small DistributedSampler default_collate"
 _KIND = ".as_torch.libraries T_co _DatasetKind"
 MODULES: dict[str, tuple[str, ...]] = {
     "torch": (".as_torch.top", "", ".as_torch.aten", ".nn.functional", ".as_torch.switches"),
-    "torch._C": (".as_torch.library",),
+    "torch._C": (".as_torch.subclass DisableTorchFunction DisableTorchFunctionSubclass"
+                 " _disabled_torch_function_impl", ".as_torch.library"),
     "torch.__config__": (".as_torch.switches parallel_info show",),
+    "torch._jit_internal": (".as_torch.libraries Dict List Optional Tuple _overload boolean_dispatch", ".as_torch.jit"),
     "torch._VF": (".as_torch.aten", ""),
     "torch._dynamo": (".as_torch.jit",),
     "torch._dynamo.*": (".as_torch.jit",),
     "torch._inductor": (".as_torch.jit",),
     "torch._inductor.*": (".as_torch.jit",),
     "torch._tensor": ("",),
-    "torch._utils": (".as_torch.libraries _flatten_dense_tensors _unflatten_dense_tensors",),
+    "torch._utils": (".as_torch.libraries _flatten_dense_tensors _unflatten_dense_tensors",
+                     ".as_torch.jit is_compiling"),
     "torch.accelerator": (".as_torch.cuda", ".cuda"),
     "torch.amp": (".amp", ".as_torch.cuda_amp"),
     "torch.amp.*": (".amp",),
@@ -35,6 +39,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.autograd.function": (".as_torch.libraries InplaceFunction", ".autograd.function", ".autograd"),
     "torch.autograd.variable": (".autograd",),
     "torch.backends": (".as_torch.backends",),
+    "torch.backends.cpu": (".as_torch.backends.libraries get_cpu_capability",),
     "torch.backends.cuda": (".as_torch.backends.cuda",),
     "torch.backends.cudnn": (".as_torch.backends.cudnn",),
     "torch.backends.mkl": (".as_torch.backends.libraries",),
@@ -52,8 +57,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.cuda.jiterator": (),
     "torch.cuda.random": (".as_torch.cuda", ".cuda"),
     "torch.distributed": (".as_torch.distributed", ".distributed"),
-    "torch.distributions": (".distributions", ".as_torch.small ExponentialFamily"),
-    **{f"torch.distributions.{name}": (".distributions", ".as_torch.small ExponentialFamily") for name in (
+    "torch.distributions": (".distributions", ".as_torch.exp_family ExponentialFamily"),
+    **{f"torch.distributions.{name}": (".distributions", ".as_torch.exp_family ExponentialFamily") for name in (
         "bernoulli beta binomial categorical cauchy chi2 constraint_registry continuous_bernoulli dirichlet"
         " distribution exp_family exponential fishersnedecor gamma generalized_pareto geometric gumbel half_cauchy"
         " half_normal independent inverse_gamma kl kumaraswamy laplace lkj_cholesky log_normal logistic_normal"
@@ -85,7 +90,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.nn.common_types": (".as_torch.small " + " ".join(
         f"_size_{n}_{end}" for n in ("1", "2", "3", "any") for end in ("t", "opt_t")),
                               ".as_torch.libraries _ratio_any_t"),
-    "torch.nn.functional": (".as_torch.functional", ".nn.functional"),
+    "torch.nn.functional": (".as_torch.functional", ".as_torch.small handle_torch_function has_torch_function"
+                            " has_torch_function_unary has_torch_function_variadic", ".nn.functional"),
     "torch.nn.functional.grad": (".as_torch.nn_grad",),
     "torch.nn.grad": (".as_torch.nn_grad",),
     "torch.nn.init": (".as_torch.libraries _calculate_correct_fan", ".as_torch.init", ".nn.init"),
@@ -101,13 +107,13 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.nn.parameter": (".nn", ".as_torch.nn_utils is_lazy"),
     "torch.nn.utils": (".as_torch.nn_utils", ".nn.utils"),
     "torch.nn.utils.clip_grad": (".as_torch.nn_utils", ".nn.utils"),
-    "torch.nn.utils.stateless": (".func",),
+    "torch.nn.utils.stateless": (".as_torch.libraries _reparametrize_module", ".func"),
     "torch.onnx": (".as_torch.small is_in_onnx_export register_custom_op_symbolic",),
     "torch.onnx.symbolic_helper": (".as_torch.small parse_args",),
     "torch.ops": (".as_torch.library",),
     "torch.ops.aten": (".as_torch.aten",),
     "torch.optim": (".optim",),
-    **{f"torch.optim.{name}": (_OPTIM, _STATE, ".optim") for name in (
+    **{f"torch.optim.{name}": (_OPTIM, _STATE, _COPIED, ".optim") for name in (
         "adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "lbfgs", "nadam", "optimizer", "radam", "rmsprop",
         "rprop", "sgd", "sparse_adam")},
     "torch.optim.lr_scheduler": (".as_torch.small _LRScheduler", ".optim.lr_scheduler"),
@@ -117,11 +123,13 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.quantization": (),
     "torch.quasirandom": (),
     "torch.random": (".as_torch.top", ""),
-    "torch.serialization": (".as_torch.saving", ".as_torch.libraries MAP_LOCATION default_restore_location"),
+    "torch.serialization": (".as_torch.saving", ".as_torch.libraries DEFAULT_PROTOCOL MAP_LOCATION"
+                            " default_restore_location pickle"),
     "torch.sparse": (".as_torch.sparse",),
     "torch.testing": (".as_torch.testing",),
     "torch.torch_version": (".as_torch.version",),
-    "torch.types": (".as_torch.types", ".as_torch.libraries Number _bool _float _int _size", ""),
+    "torch.types": (".as_torch.types", ".as_torch.libraries Device FileLike Number _TensorOrTensors _bool _device"
+                    " _dtype _float _int _layout _size", ""),
     "torch.utils": (".as_torch.small backcompat set_module", ".utils"),
     "torch.utils._pytree": (".as_torch.pytree",),
     "torch.utils.benchmark": (),

@@ -18,7 +18,6 @@ from ..core.modes import enable_grad
 from ..core.tensor import Tensor
 from ..data.distributed import DistributedSampler as DistributedSampler
 from ..data.loader import default_collate as default_collate
-from ..distributions import Distribution
 from ..nn import (
     BatchNorm1d,
     Conv1d,
@@ -38,7 +37,6 @@ from ..optim.lr_scheduler import LRScheduler
 from .version import TorchVersion
 
 Container, NLLLoss2d, _LRScheduler, CrossMapLRN2d = Module, NLLLoss, LRScheduler, LocalResponseNorm
-ExponentialFamily = Distribution
 _size_1_t = _size_2_t = _size_3_t = _size_any_t = int | tuple[int, ...]         # of `torch.nn.common_types`
 _size_1_opt_t = _size_2_opt_t = _size_3_opt_t = _size_any_opt_t = tuple[int | None, ...]
 

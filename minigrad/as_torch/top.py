@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
     """`FloatTensor` and the like; what minigrad has elsewhere."""
     if name in ("GradScaler", "vmap"):
         return getattr(import_module(f"minigrad.{'func' if name == 'vmap' else 'amp'}"), name)
-    if name == "_standard_gamma":
+    if name in ("_sample_dirichlet", "_standard_gamma"):
         return getattr(import_module("minigrad.as_torch.libraries"), name)
     if name == "torch":                                     # PyTorch imports itself
         return import_module(name)

@@ -29,7 +29,8 @@ from .group import (
     reduce_scatter,
     reduce_scatter_tensor,
 )
+from .objects import all_gather_object, broadcast_object_list
 
-__all__ = ["ReduceOp", "Work", "all_gather", "all_gather_into_tensor", "all_reduce", "barrier", "broadcast",
-           "destroy_process_group", "get_backend", "get_rank", "get_world_size", "init_process_group", "is_available",
-           "is_initialized", "reduce_scatter", "reduce_scatter_tensor"]
+__all__ = ["ReduceOp", "Work", "all_gather", "all_gather_into_tensor", "all_gather_object", "all_reduce", "barrier",
+           "broadcast", "broadcast_object_list", "destroy_process_group", "get_backend", "get_rank", "get_world_size",
+           "init_process_group", "is_available", "is_initialized", "reduce_scatter", "reduce_scatter_tensor"]

@@ -392,7 +392,7 @@ def test_several_processes_are_minigrads(door):
     assert door.nn.SyncBatchNorm is door.nn.modules.batchnorm.SyncBatchNorm is nn.SyncBatchNorm
     assert dist.all_reduce is mg.distributed.all_reduce and dist.ReduceOp.SUM == "sum" and dist.group.WORLD is dist.GroupMember.WORLD is None
     assert dist.is_available() and not dist.is_initialized() and not dist.is_gloo_available()
-    for name in ("new_group", "send", "all_gather_object"):
+    for name in ("new_group", "send", "gather_object"):
         with pytest.raises(NotImplementedError, match="collectives of all processes on MPI"):
             getattr(dist, name)()
     from torch.distributed.fsdp import FullyShardedDataParallel
@@ -853,3 +853,169 @@ def test_bfloat16_can_be_named_without_ml_dtypes(door, monkeypatch):
             with pytest.raises(ValueError, match="pip install ml_dtypes"):
                 use()
         del door.bfloat16
+
+
+def test_classes_of_tensors(door):
+    """What `__new__` of a class makes stays as it is; results are plain tensors."""
+    class Named(door.Tensor):
+        @staticmethod
+        def __new__(cls, data, *, name, requires_grad=False):
+            made = door.Tensor._make_subclass(cls, data, requires_grad)
+            made.name = name
+            return made
+
+    class NamedParameter(Named, nn.Parameter):
+        def __new__(cls, data, name, requires_grad=True):
+            return Named.__new__(cls, data, name=name, requires_grad=requires_grad)
+
+    class Curved(nn.Parameter):
+        def __new__(cls, data, requires_grad, curvature):
+            return nn.Parameter.__new__(cls, data, requires_grad)
+
+        def __init__(self, data, requires_grad, curvature):
+            self.curvature = curvature
+
+    data = door.rand(2, 3)
+    a = Named(data, name="a")
+    assert type(a) is Named and a.name == "a" and not a.requires_grad and a.data_ptr() == data.data_ptr() and type(a + 1) is type(data)
+    holder = nn.Module()
+    holder.p, holder.c = NamedParameter(data, "p"), Curved(door.ones(3), True, -1.0)
+    assert [n for n, _ in holder.named_parameters()] == ["p", "c"] and holder.p.name == "p" and holder.c.curvature == -1.0
+    (holder.p * holder.c).sum().backward()
+    assert door.equal(holder.c.grad, data.sum(0)) and holder.p.grad.tolist() == [[1.0] * 3] * 2
+    assert nn.Parameter(data).shape == (2, 3) and nn.Parameter().shape == (0,) and door.Tensor([1.0]).tolist() == [1.0]
+    from minigrad.as_torch import methods
+    methods.take_off()
+    assert "__new__" not in vars(nn.Parameter) and not hasattr(mg.Tensor, "as_subclass") and nn.Parameter(data, False).data_ptr() == data.data_ptr()
+    with pytest.raises(AttributeError, match="_make_subclass"):
+        Named(data, name="b")
+
+
+def test_as_subclass_is_a_view_in_the_graph(door):
+    class Mine(door.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            return super().__torch_function__(func, types, args, kwargs)
+
+    x = door.arange(6.0).view(2, 3).t().requires_grad_()
+    y = x * 2
+    mine = y.as_subclass(Mine)
+    assert type(mine) is Mine and mine._base is y and not mine.is_leaf and mine.stride() == y.stride()
+    mine.mul_(3)
+    assert door.equal(y, x * 6) and type(mine.as_subclass(door.Tensor)) is door.Tensor
+    y.sum().backward()
+    assert x.grad.tolist() == [[6.0, 6.0]] * 3
+    plain = door.ones(2)
+    plain.as_subclass(Mine).add_(1)
+    assert plain.tolist() == [2.0, 2.0] and Mine.__torch_function__(door.add, (), (plain, 1)).tolist() == [3.0, 3.0]
+    from torch._C import DisableTorchFunctionSubclass, _disabled_torch_function_impl
+    with DisableTorchFunctionSubclass():
+        assert _disabled_torch_function_impl(door.mul, (), (plain, 2)).tolist() == [4.0, 4.0]
+
+
+def test_what_dtypes_tell(door):
+    assert door.float16.is_floating_point and not door.int8.is_floating_point and door.zeros(1).dtype.is_signed
+    assert not door.bool.is_signed and not door.uint8.is_signed and door.complex64.is_complex and not door.float64.is_complex
+    from minigrad.as_torch import methods
+    methods.take_off()
+    for name in ("is_floating_point", "is_complex", "is_signed"):
+        assert not hasattr(np.dtype("float32"), name) and not hasattr(type(np.dtype("float32")), name)
+    methods.put_on()
+    assert door.float32.is_floating_point
+
+
+def test_inner_names_of_optimizers(door):
+    from torch.optim import optimizer as inner
+
+    class Plain(door.optim.Optimizer):
+        @inner._use_grad_for_differentiable
+        def step(self):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.sub_(p.grad * group["lr"])
+
+    p = door.ones(3, requires_grad=True)
+    (p * p).sum().backward()
+    Plain([p], {"lr": 0.25}).step()
+    assert p.tolist() == [0.5] * 3 and p.is_leaf
+    x, y, z = door.ones(2), door.ones(2, dtype=door.float64), door.zeros(2)
+    groups = door.optim.Optimizer._group_tensors_by_device_and_dtype([[x, y, z], [1, 2, 3], [None, y, None]])
+    assert groups == {(x.device, x.dtype): ([[x, z], [1, 3], [None, None]], [0, 2]), (x.device, y.dtype): ([[y], [2], [y]], [1])}
+    assert inner._get_value(door.tensor(2.5)) == 2.5 == inner._get_value(2.5) and inner._dispatch_sqrt(4.0) == 2 == inner._dispatch_sqrt(door.tensor(4.0)).item()
+    assert inner._default_to_fused_or_foreach([p], False) == (False, False) and inner._get_scalar_dtype() == "float32" and inner._foreach_doc == ""
+    assert inner._disable_dynamo_if_unsupported(single_tensor_fn=1)(len) is len and inner._stack_if_compiling(p) is p
+    assert inner._get_capturable_supported_devices() == ["cuda"] and inner._view_as_real([p]) is None
+    try:
+        door.set_default_dtype(door.float64)
+        assert inner._get_scalar_dtype() == "float64" and inner._get_scalar_dtype(is_fused=True) == "float32"
+    finally:
+        door.set_default_dtype(door.float32)
+
+
+def test_exponential_families(door):
+    from torch.distributions import (
+        Cauchy,
+        Distribution,
+        Exponential,
+        ExponentialFamily,
+        Normal,
+        constraints,
+        register_kl,
+    )
+    from torch.distributions.exp_family import ExponentialFamily as again
+
+    class MyExponential(ExponentialFamily):
+        arg_constraints = {"rate": constraints.positive}
+        _mean_carrier_measure = 0
+
+        def __init__(self, rate):
+            self.rate = rate
+            super().__init__(rate.shape)
+
+        @property
+        def _natural_params(self):
+            return (-self.rate,)
+
+        def _log_normalizer(self, x):
+            return -(-x).log()
+
+    rate = door.tensor([0.5, 2.0])
+    assert again is ExponentialFamily and isinstance(Normal(0, 1), ExponentialFamily) and not isinstance(Cauchy(0, 1), ExponentialFamily)
+    assert issubclass(ExponentialFamily, Distribution) and isinstance(MyExponential(rate), Distribution)
+    with door.no_grad():
+        np.testing.assert_allclose(MyExponential(rate).entropy().numpy(), Exponential(rate).entropy().numpy(), rtol=1e-6)
+
+    class Mixin:
+        pass
+
+    class Mixed(Cauchy, Mixin):
+        pass
+    register_kl(Mixed, Mixin)(lambda p, q: "mixed")
+    assert door.distributions.kl_divergence(Mixed(0, 1), Mixed(0, 1)) == "mixed"
+    with pytest.raises(TypeError, match="class"):
+        register_kl(Mixed, 3)
+
+
+def test_more_inner_names(door):
+    from torch._jit_internal import Optional, boolean_dispatch
+    from torch._utils import is_compiling
+    from torch.nn.functional import handle_torch_function, has_torch_function
+    from torch.nn.utils.stateless import _reparametrize_module
+    from torch.serialization import DEFAULT_PROTOCOL
+    from torch.serialization import pickle as module
+    from torch.types import Device, FileLike, _device, _dtype, _layout, _TensorOrTensors
+    assert module.dumps and DEFAULT_PROTOCOL == 2 and Optional[int] and not is_compiling() and not has_torch_function((1,))
+    assert handle_torch_function(len, (), [1, 2]) == 2 and door.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2", "AVX512")
+    assert isinstance(door.float32, _dtype) and isinstance(door.device("cpu"), _device) and isinstance(door.strided, _layout)
+    assert None not in (Device, FileLike, _TensorOrTensors)
+    pick = boolean_dispatch("two", 1, False, lambda x, two=False: (x, x), lambda x, two=False: x)
+    assert pick(1) == 1 and pick(1, True) == pick(1, two=True) == (1, 1)
+    rows = door._sample_dirichlet(door.full((5, 3), 2.0))
+    assert rows.shape == (5, 3) and np.allclose(rows.sum(-1).numpy(), 1)
+    layer = nn.Linear(2, 1)
+    with pytest.raises(ZeroDivisionError), _reparametrize_module(layer, {"weight": door.ones(1, 2), "bias": door.zeros(1)}):
+        assert layer(door.ones(2)).tolist() == [2.0]
+        raise ZeroDivisionError
+    assert isinstance(layer.weight, nn.Parameter) and len([*layer.parameters()]) == 2
+    with pytest.raises(KeyError), _reparametrize_module(layer, {"weights": door.ones(1)}):
+        pass

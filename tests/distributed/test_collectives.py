@@ -66,6 +66,33 @@ def test_collectives(passes, n):
     passes(n, COLLECTIVES)
 
 
+OBJECTS = """
+found = [None] * size
+assert dist.all_gather_object(found, {"rank": rank, "text": "x" * 1000 * rank, "values": mg.arange(rank + 1.0)}) is None
+assert [f["rank"] for f in found] == [*range(size)] and [len(f["text"]) for f in found] == [1000 * r for r in range(size)]
+assert all(f["values"].tolist() == list(range(r + 1)) for r, f in enumerate(found))
+for source in range(size):
+    some = [("of", rank), None if rank else {1, 2}] if rank == source else [None, None]
+    dist.broadcast_object_list(some, source)
+    assert some == [("of", source), None if source else {1, 2}], some
+try:
+    dist.all_gather_object([None] * (size + 1), 1)
+    raise AssertionError("too many places have passed")
+except ValueError as error:
+    assert f"each of {size} processes; got {size + 1}" in str(error), error
+try:
+    dist.broadcast_object_list([0] * (1 + rank))
+    assert rank == 0
+except ValueError as error:
+    assert rank and f"process 0, 1; got {1 + rank}" in str(error), error
+"""
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_objects(passes, n):
+    passes(n, OBJECTS)
+
+
 def test_the_same_bits_every_time(passes):
     text = "t = mg.randn(10007, generator=(g := mg.Generator()).manual_seed(rank) and g)\ndist.all_reduce(t)\nprint('bits', t.numpy().tobytes().hex()[:4000])"
     first, second = ({line for line in passes(4, text).splitlines() if line.startswith("bits")} for _ in range(2))

@@ -606,8 +606,8 @@ def test_divergences_of_ones_own():
         D.kl_divergence(q, D.StudentT(1.0))
     with pytest.raises(NotImplementedError, match="same transforms"):
         D.kl_divergence(D.TransformedDistribution(q, [D.AffineTransform(0.0, 2.0)]), D.TransformedDistribution(q, [D.AffineTransform(0.0, 3.0)]))
-    with pytest.raises(TypeError, match="subclass of Distribution"):
-        D.register_kl(int, D.Normal)
+    with pytest.raises(TypeError, match="class of distributions"):
+        D.register_kl(3, D.Normal)
 
 
 @pytest.mark.parametrize(("make", "text"), [

@@ -1,5 +1,7 @@
-"""`torch.backends.mkl`, `mkldnn` and `openmp`: libraries that minigrad does not use."""
+"""`torch.backends.mkl`, `mkldnn` and `openmp`, libraries that minigrad does not use; and `torch.backends.cpu`."""
 from __future__ import annotations
+
+from ...devices.native import simd_level
 
 enabled = False
 
@@ -7,3 +9,8 @@ enabled = False
 def is_available() -> bool:
     """False."""
     return False
+
+
+def get_cpu_capability() -> str:
+    """The SIMD level, by PyTorch's names: "DEFAULT", "AVX2" or "AVX512"."""
+    return {"baseline": "DEFAULT"}.get(simd_level(), simd_level().upper())
