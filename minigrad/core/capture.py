@@ -38,10 +38,10 @@ from typing import Any
 
 import numpy as np
 
-from ..devices import launch_hook, launch_hooked, memory
+from ..devices import launch_hook, launch_hooked, memory, open_device
 from ..devices.addresses import find
 from ..devices.base import Kernel
-from ..devices.memory import Array
+from ..devices.memory import Array, External
 from ..devices.memory import layout as layout_of
 from ..devices.native import lib
 from ..devices.private import private_pool
@@ -75,6 +75,7 @@ class Recorder:
         self.grads: dict[int, _Grad] = {}       # by the id of the leaf
         self.inputs: set[int] = set()           # the ids of the arguments
         self.optimizers: dict[int, Any] = {}    # those that made a step
+        self.refills: list[tuple[Launch, Array]] = []           # what fills arrays of the host's anew, see `made`
         self.notes = Notes()
         self.pool, self.thread = pool, get_ident()
         self.paused = False                     # launches are run and not written down
@@ -104,6 +105,51 @@ class Recorder:
         self.launches.append(self.last)
         self.descriptions.append(None)
         kernel.function(*arguments)
+
+    def made(self, array: Array) -> None:
+        """Notes an array that the host filled. If launches change it, each replay gives it these values first."""
+        if self.paused or get_ident() != self.thread or not array.layout.size:
+            return
+        layout, ptr = array.layout, array.ptr
+        kept = memory.alloc_outside_pool(layout_of(layout.device, layout.dtype, layout.shape))
+        self.paused = True
+        try:
+            copy_array(kept, array)
+        finally:
+            self.paused = False
+        seen, written = self.last, ptr in self.written
+        copy_array(array, kept)
+        if self.last is None or self.last is seen:      # without a kernel, a callable does it: it stays
+            return
+        self.refills.append((self.last, array))
+        if not written:
+            self.written.discard(ptr)
+
+    def _left_out(self) -> set[int]:
+        """The launches of `made`, by their ids, whose array no other launch changes, or somebody outside knows: he sees
+        that the changes add up."""
+        recorded = chain(*[segment.launches for segment in self.segments if not callable(segment)])
+        written = self.written.union(*[launch.in_table() for launch in recorded])
+        found = set()
+        for launch, array in self.refills:
+            region = find(array.ptr)
+            low, high = (array.ptr, array.ptr + 1) if region is None else (region.ptr, region.ptr + region.nbytes)
+            if not any([low <= w < high for w in written]) or self._known_outside(array):
+                found.add(id(launch))
+        return found
+
+    def _known_outside(self, array: Array) -> bool:
+        """Is its memory that of a NumPy array to which something else refers, or of an object that is no array?"""
+        if type(array) is not External:
+            return False
+        if _referred(array) > _OF_NEW + (id(array.block.np) in self.pins):
+            return True
+        of = array.block.np
+        while of.base is not None:
+            if not isinstance(of.base, np.ndarray) or _to_base(of) > _OF_BASE:
+                return True
+            of = of.base
+        return False
 
     def hold(self, address: int) -> None:
         """Keeps the memory at an address alive as long as the program."""
@@ -195,6 +241,12 @@ class Recorder:
     def finish(self) -> None:
         """Ends the recording, and keeps the memory of the private pool alive."""
         self._close()
+        if self.refills:
+            left_out = self._left_out()
+            for segment in self.segments:
+                if not callable(segment):
+                    segment.leave_out(left_out)
+            self.segments = [s for s in self.segments if callable(s) or s.launches]
         segments = [s for s in self.segments if not callable(s)]
         uses, begin = Uses([launch for segment in segments for launch in segment.launches]), 0
         marks = iter(uses.needed(self.pool.regions))
@@ -214,6 +266,16 @@ class _Segment:
 
     def __init__(self, launches: list[Launch], descriptions: list[Any]) -> None:
         self.launches, self.descriptions = launches, descriptions
+
+    def leave_out(self, left_out: set[int]) -> None:
+        """Removes launches; what became free after one did so after the one before."""
+        kept: list[tuple[Launch, Any]] = []
+        for launch, description in zip(self.launches, self.descriptions, strict=True):
+            if id(launch) not in left_out:
+                kept.append((launch, description))
+            elif kept:
+                kept[-1][0].freed.extend(launch.freed)
+        self.launches, self.descriptions = [k[0] for k in kept], [k[1] for k in kept]
 
     def fuse(self, uses: Uses, begin: int, end: int) -> None:
         """Sets `run`; its launches that are used are those from number `begin` up to `end` of the program. It is the
@@ -308,6 +370,16 @@ def _usual() -> tuple[int, int]:
     return getrefcount(t), _counts([t.array])[0]
 
 
+def _referred(array: Array) -> int:
+    return getrefcount(array.block.np)
+
+
+def _to_base(of: np.ndarray) -> int:
+    return getrefcount(of.base)
+
+
+_OF_NEW = _referred(memory.external(np.empty(0), layout_of(open_device("cpu"), np.dtype(bool), (0,)), 0))
+_OF_BASE = _to_base(np.empty((1, 1)).reshape(1))     # the getrefcount of a base that only its view refers to
 _ALONE, _HELD = _usual()    # the getrefcount of what a variable holds, and of an array that a tensor and a list hold
 
 

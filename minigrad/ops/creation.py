@@ -16,11 +16,12 @@ import numpy as np
 
 from ..core.arrays import copy_array
 from ..core.messages import guarded, unexpected
+from ..core.modes import mode
 from ..core.out import made_into
 from ..core.shape import BOOL, INT64, default_float, fail, is_float, left_out, promote, shape_of
 from ..core.tensor import Tensor, new_tensor
 from ..devices import open_device
-from ..devices.memory import Layout, alloc, layout
+from ..devices.memory import Array, Layout, alloc, layout
 from .arguments import fits, must_fit
 from .dispatch import constant
 from .math import copy
@@ -179,7 +180,14 @@ def _unwrap(data: Any, depth: int = 0) -> Any:
 
 def _upload(values: np.ndarray, device: Any) -> Tensor:
     """A tensor on a device with a copy of the values."""
-    return new_tensor(open_device(device).upload(np.ascontiguousarray(values).reshape(values.shape)), None)
+    return of_host(open_device(device).upload(np.ascontiguousarray(values).reshape(values.shape)))
+
+
+def of_host(array: Array) -> Tensor:
+    """A tensor on an array that the host filled, which a captured step must do again if it then changes it."""
+    if mode.recorder is not None:
+        mode.recorder.made(array)
+    return new_tensor(array, None)
 
 
 def on_gpu(data: Any) -> bool:
@@ -282,7 +290,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     values = as_array(array)
     if values is not array or not _shareable(array):
         return _upload(values, "cpu")
-    return new_tensor(open_device("cpu").wrap(array), None)      # type: ignore[attr-defined]
+    return of_host(open_device("cpu").wrap(array))      # type: ignore[attr-defined]
 
 
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
@@ -411,7 +419,7 @@ def _new_like(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def _on(values: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
     """A tensor on a device with these values."""
-    return _finish(new_tensor(open_device(device).upload(values), None), requires_grad)
+    return _finish(of_host(open_device(device).upload(values)), requires_grad)
 
 
 def _number(value: Any) -> Any:

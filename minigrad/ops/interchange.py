@@ -16,7 +16,7 @@ from ..core.tensor import Tensor
 from ..devices import open_device
 from ..devices.base import Device
 from .convert import cast, transfer
-from .creation import clone
+from .creation import clone, of_host
 
 _new = object.__new__
 
@@ -132,7 +132,8 @@ def reduce_ex(input: Tensor, protocol: Any) -> tuple[Any, ...]:
 
 def _unpickled(kind: type, values: np.ndarray, requires_grad: bool, device: str) -> Tensor:
     out: Any = _new(kind)
-    out.array, out.node, out._requires_grad, out._grad = open_device(device).upload(values), None, requires_grad, None
+    out.array, out.node, out._requires_grad, out._grad = of_host(open_device(device).upload(values)).array, None, \
+        requires_grad, None
     return out
 
 

@@ -1235,3 +1235,58 @@ def test_a_result_is_the_programs_also_where_public_memory_is_freed_meanwhile():
     for i in range(4):
         h = step(h)
         assert h[0, 0].item() == i + 1
+
+
+MADE = {"tensor": lambda: mg.tensor([0.0, 1.0, 2.0]), "half": lambda: mg.tensor([0.0, 1.0, 2.0], dtype=mg.float16),
+        "arange": lambda: mg.arange(3.0), "linspace": lambda: mg.linspace(0, 2, 3), "eye": lambda: mg.eye(3)[1],
+        "indices": lambda: mg.tril_indices(3, 3)[0, :3], "view": lambda: mg.arange(6.0)[::2],
+        "numpy": lambda: mg.from_numpy(np.arange(3.0)), "row": lambda: mg.as_tensor(np.zeros((2, 3))[1]),
+        "pickled": lambda: copy.copy(mg.tensor([1.0, 2.0, 3.0])), "number": lambda: mg.tensor(2.0)}
+CHANGES = {"add_": lambda t: t.add_(1), "item": lambda t: t.__setitem__(..., t.max() + 3), "view": lambda t: t.view(-1).mul_(3),
+           "data": lambda t: t.data.sub_(1), "detached": lambda t: t.detach()[..., -1:].add_(5) if t.ndim else t.add_(5),
+           "fill": lambda t: t.masked_fill_(t < 2, 9)}
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_the_host_filled_and_the_step_changes_begins_anew_at_each_replay(make, change):
+    def function(x):
+        t = make()
+        change(t)
+        return t * 1 + x
+    step, want = mg.capture(function), function(mg.zeros(())).tolist()
+    assert [step(mg.zeros(())).tolist() for _ in range(3)] == [want] * 3
+
+
+def test_what_the_host_filled_is_not_filled_again_where_nothing_changes_it():
+    def launches(*more):
+        step = mg.capture(lambda x: x * mg.tensor([1.0, 2.0, 3.0]) + sum(more))
+        step(X)
+        (program,), = step.programs.values()
+        return sum(len(segment.launches) for segment in program.segments)
+    assert launches() == launches() == 2
+
+
+def test_numpy_memory_that_others_know_is_changed_by_each_replay():
+    for whole in (np.zeros(3, np.float32), np.zeros((2, 3), np.float32)):
+        array = whole.reshape(-1)[:3]
+
+        @mg.capture
+        def step(x, array=array):
+            t = mg.from_numpy(array)
+            return t.add_(x) * 1
+        for i in range(3):
+            assert step(mg.ones(3)).tolist() == array.tolist() == [i + 1.0] * 3
+
+
+def test_a_parameter_made_in_the_step_is_trained_from_its_first_values_in_each_replay():
+    def adapted(x):
+        w = nn.Parameter(mg.tensor([1.0, 2.0, 3.0]))
+        optimizer = optim.SGD([w], lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            (w - x).square().sum().backward()
+            optimizer.step()
+        return w.detach()
+    step, want = mg.capture(adapted), adapted(mg.ones(3)).tolist()
+    assert [step(mg.ones(3)).tolist() for _ in range(3)] == [want] * 3
