@@ -277,9 +277,10 @@ def watching(torch: Any, limit: int) -> None:
         return zero(self, *args, **named)
     torch.Tensor.backward, torch.optim.Optimizer.zero_grad = noted_backward, noted_zero
     replaced(torch.autograd, "grad", noted_grad)
-    checks = importlib.import_module("torch.autograd.gradcheck")
-    for name in ("gradcheck", "gradgradcheck"):
-        replaced(checks, name, unnoted(getattr(checks, name)))
+    for module, names in {"gradcheck": "gradcheck gradgradcheck", "functional": "vjp jvp vhp hvp jacobian hessian"}.items():
+        owner = importlib.import_module(f"torch.autograd.{module}")
+        for name in names.split():
+            replaced(owner, name, unnoted(getattr(owner, name)))
     seed = torch.manual_seed
 
     def manual_seed(value: int) -> Any:
