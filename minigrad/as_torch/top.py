@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import default_generator as _generator_of
 from .. import distributions, norm
-from ..core.out import into
+from ..core.out import into, writes
 from ..core.shape import default_float, set_default_float
 from ..core.tensor import Tensor
 from ..devices import opened, set_default_device
@@ -127,13 +127,14 @@ def detach(input: Tensor) -> Tensor:
     return input.detach()
 
 
+@writes("refill")
 def range(start: float, end: float | None = None, step: float = 1, **options: Any) -> Tensor:
     """Numbers from `start` (0 if one bound is given) to `end`, both included, of the default float dtype: an old
     `arange`."""
     first, last = (0, start) if end is None else (start, end)
     values, out = first + step * np.arange(int(np.floor((last - first) / step)) + 1), options.pop("out", None)
     made = tensor(values, **{"dtype": default_float() if out is None else out.dtype, **options})
-    return made if out is None else into("range", out, made)                    # type: ignore[no-any-return]
+    return made if out is None else into(range, out, made)                    # type: ignore[no-any-return]
 
 
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -60,10 +60,9 @@ class Wide(Plan):
                 rounded(self.op(*map(widened, inputs)), self.dtype)).array
 
 
-# elementwise ops with derivatives that round once, as they are written; mul where nothing is broadcast
-_ROUND_ONCE = ("add", "sub", "neg", "mul", "abs")
-_ROUND_ONCE_BY_NUMBER = ("add", "sub", "mul", "div")        # where the second operand is a number
-_COMMUTE = ("add", "mul")
+# where the derivatives of an elementwise op round once, as they are written: nowhere, beside a number, there and where
+# nothing is broadcast, or everywhere
+Once = Literal["", "number", "alike", "always"]
 constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()     # numbers of the program as tensors, by their id
 
 
@@ -84,8 +83,8 @@ def beside_number(op: Any, layouts: Sequence[Layout]) -> Kernel | None:
 def stored(op: Any, plan: Plan, layouts: Sequence[Layout]) -> Plan:
     """The plan of an elementwise kernel, also if it reads and writes half precision; raises NoKernel where the
     derivative would round more than once (see `wide_plan`)."""
-    once = op.name in _ROUND_ONCE and (op.name != "mul" or all([x.shape == plan.layout.shape for x in layouts]))
-    if op.rules and not once:
+    alike = op.once == "alike" and all([x.shape == plan.layout.shape for x in layouts])
+    if op.rules and not alike and op.once != "always":
         raise NoKernel(f"{plan.why}: its derivative runs in float32", plan)
     return plan
 
@@ -100,12 +99,12 @@ def wide_plan(op: Any, layouts: Sequence[Layout], attrs: dict, reason: Exception
     if kernel is not None:
         out = layout(layouts[0].device, found[0], layouts[0].shape)
         direct = Plan(None, out, f"kernel {kernel.name}", kernel, elementwise_plan(out, *layouts), attrs=attrs)
-        if op.name in _ROUND_ONCE_BY_NUMBER:
+        if getattr(op, "once", ""):                         # which an `Elementwise` has
             return direct
     inside = op.plan([layout(x.device, FLOAT32, x.shape) if is_half(x.dtype) else x for x in layouts], attrs)
     made = inside.layout
     to = layout(made.device, found[0], made.shape) if is_float(made.dtype) else made
-    turned = op.name in _COMMUTE and beside_number(op, layouts[::-1]) is not None
+    turned = getattr(op, "commutes", False) and beside_number(op, layouts[::-1]) is not None
     return Wide(op, found[0], inside.why, to, attrs, direct=direct, turned=turned)
 
 
@@ -138,8 +137,13 @@ def rounded(made: Any, dtype: np.dtype, exact: tuple[int, ...] = ()) -> Any:
     return functions.cast(made, dtype) if isinstance(made, Tensor) and is_float(made.array.layout.dtype) else made
 
 
-def in_float32(function: Callable[..., Any], dtype: np.dtype, *inputs: Any, **attrs: Any) -> Any:
-    """`function(*inputs, **attrs)` on float32 copies, rounded to `dtype`."""
+def in_float32(function: Callable[..., Any], dtype: np.dtype, /, *inputs: Any, **attrs: Any) -> Any:
+    """`function(*inputs, **attrs)` on float32 copies, rounded to `dtype`, or to the dtype in `attrs`, to which such a
+    function converts its inputs first."""
+    if (asked := attrs.get("dtype")) is not None and is_float(np.dtype(asked)):
+        dtype = np.dtype(asked)
+        if is_half(dtype):
+            attrs, inputs = {**attrs, "dtype": None}, tuple([rounded(t, dtype) for t in inputs])
     return rounded(function(*map(widened, inputs), **{n: widened(v) for n, v in attrs.items()}), dtype)
 
 
@@ -225,7 +229,7 @@ def rounds_once(function: Function) -> Function:
     def call(*inputs: Any, **attrs: Any) -> Any:
         if casting and mode.autocast is not None and call in casting:
             return call_cast(call, inputs, attrs)
-        if halves_seen:
+        if halves_seen and "out" not in attrs:              # such a function calls itself without it
             dtype = half_result((*inputs, *attrs.values()))
             if dtype is not None:
                 return in_float32(function, dtype, *inputs, **attrs)

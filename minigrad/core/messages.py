@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .out import into
+from .out import call_into
 from .shape import is_float, left_out
 from .tensor import Tensor
 
@@ -145,10 +145,8 @@ def _respelled(function: Callable, known: Collection[str], args: tuple[Any, ...]
         for ours in [n for n in ALSO[other] if n in known and n not in named][:1]:
             named[ours] = named.pop(other)
     out = named.pop("out", None) if "out" not in known else None
-    if isinstance(out, Tensor) and "dtype" in known and "input" not in known:
-        named.setdefault("dtype", out.dtype)                    # of a new tensor
-    result = guarded(function)(*args, **taken(function.__name__, named, known))
-    return result if out is None else into(function.__name__, out, result, (*args, *named.values()))
+    named = taken(function.__name__, named, known)
+    return guarded(function)(*args, **named) if out is None else call_into(guarded(function), out, args, named)
 
 
 def is_short(function: Callable[..., Any]) -> bool:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -12,7 +12,22 @@ from .shape import fail, kind_of
 from .tensor import Tensor, bump, writable
 from .warning import warn
 
-FILLING = ("arange", "linspace", "logspace", "range")      # they fill any tensor of their number of elements
+Function = TypeVar("Function", bound=Callable[..., Any])
+How = Literal["cast", "compute", "truth", "refill", "apart", "pair apart"]
+
+
+def writes(*how: How) -> Callable[[Function], Function]:
+    """Declares how a function writes into `out=`, which by itself must have the dtype of its result:
+
+    * `cast`: may have any dtype but one of a lower kind, as PyTorch has it where operands are promoted;
+    * `compute`: says in which dtype is computed, as `dtype=` does; `truth`: may be uint8 in the place of bool;
+    * `refill`: may have any shape of as many elements;
+    * `apart`: must not lie in the memory of an input; `pair apart`: the same where there are several results.
+    """
+    def declare(function: Function) -> Function:
+        function.writes = how           # type: ignore[attr-defined]
+        return function
+    return declare
 
 
 def can_cast(from_: Any, to: Any) -> bool:
@@ -22,17 +37,21 @@ def can_cast(from_: Any, to: Any) -> bool:
     return low <= high
 
 
-def check_target(op: str, to: Layout, have: Layout) -> None:
-    """Refuses to write a result of layout `have` into a tensor of layout `to`: another shape, or a lower dtype."""
+def check_target(op: str, to: Layout, have: Layout, exact: bool = False) -> None:
+    """Refuses to write a result of layout `have` into a tensor of layout `to`: another shape, or a lower dtype; with
+    `exact`, any other dtype."""
     if have.shape != to.shape:
         fail(op, "the result must have the shape of the tensor written to", [to, have], "use the out-of-place form")
-    check_kind(op, to, have)
+    check_kind(op, to, have, exact)
 
 
-def check_kind(op: str, to: Layout, have: Layout) -> None:
-    """Refuses to write values of layout `have` into a tensor of layout `to` if its dtype is of a lower kind."""
+def check_kind(op: str, to: Layout, have: Layout, exact: bool = False) -> None:
+    """Refuses to write values of layout `have` into a tensor of layout `to` if its dtype is of a lower kind, or with
+    `exact` any other."""
     if have.dtype is not to.dtype and not can_cast(have.dtype, to.dtype):
         fail(op, f"a {have.dtype} result cannot be written into a {to.dtype} tensor", to, "convert first")
+    if exact and have.dtype != to.dtype:
+        fail(op, "out must have the dtype of the result", [to, have])
 
 
 def write(op: str, target: Tensor, result: Tensor) -> Tensor:
@@ -60,14 +79,7 @@ def made_into(make: Callable[..., Tensor], out: Any, *args: Any, dtype: Any, **o
     to, = targets(op, out, ())
     if dtype is not None and np.dtype(dtype) != to.dtype:
         fail(op, f"a {np.dtype(dtype)} result cannot be written into a {to.dtype} tensor", to.layout, "drop dtype=")
-    return into(op, to, make(*args, dtype=to.dtype if dtype is None else dtype, device=to.device, **options))
-
-
-# as in PyTorch, what picks elements or finds their places writes them as they are, and some of it never over an input
-_PICKS = frozenset("amax amin argmax argmin bucketize gather index_select isneginf isposinf masked_select msort "
-                   "multinomial nanquantile nonzero quantile searchsorted take take_along_dim".split())
-_APART = frozenset("cat gather index_select kthvalue masked_select median mode nanmedian take take_along_dim "
-                   "topk".split())
+    return into(make, to, make(*args, dtype=to.dtype if dtype is None else dtype, device=to.device, **options))
 
 
 def _apart(op: str, to: Array, inputs: tuple[Any, ...]) -> None:
@@ -78,25 +90,34 @@ def _apart(op: str, to: Array, inputs: tuple[Any, ...]) -> None:
             fail(op, "out must not share memory with an input", [to.layout, a.layout], "write into a new tensor")
 
 
-def into(op: str, out: Any, result: Any, inputs: tuple[Any, ...] = ()) -> Any:
-    """Writes a result into the tensor `out`, or several into one each. One of another shape gets the result's, as in
-    PyTorch: with a warning, if it has elements. Nothing is recorded: RuntimeError where a gradient is required, the
-    dtype does not fit (of what picks elements, and of several results, it must be the same), or memory is shared with
-    `inputs` that must be kept; TypeError for other numbers of tensors. What is refused leaves them as they are."""
+def call_into(function: Callable[..., Any], out: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """`function(*args, **named)`, written into the tensors `out`."""
+    inputs, free = (*args, *named.values()), named.get("dtype") is None
+    if free and isinstance(out, Tensor) and "compute" in getattr(function, "writes", ()):
+        named = {**named, "dtype": out.dtype}
+    return into(function, out, function(*args, **named), inputs, exact=not free)
+
+
+def into(function: Callable[..., Any], out: Any, result: Any, inputs: tuple[Any, ...] = (), exact: bool = False) -> Any:
+    """Writes the result of a function into the tensor `out`, or several into one each, as it `writes`. One of another
+    shape gets the result's, as in PyTorch: with a warning, if it has elements. Nothing is recorded: RuntimeError where
+    a gradient is required, the dtype does not fit (with `exact`, and of several results, it must be theirs), or memory
+    is shared with `inputs` that must be kept; TypeError for other numbers of tensors. What is refused leaves them as
+    they are."""
+    op, how = function.__name__, getattr(function, "writes", ())
     several = isinstance(result, tuple)
+    apart = "apart" in how or several and "pair apart" in how
     results = result if several else (result,)
     given = targets(op, out, results, len(results) if several else 0)
-    if op in FILLING and given[0].shape.numel() == result.shape.numel():
+    if "refill" in how and given[0].shape.numel() == result.shape.numel():
         results = (result.reshape(given[0].shape),)
     for t, r in zip(given, results, strict=True):
-        to = t.array.layout
-        if to.shape == r.array.layout.shape or op in _APART:
+        to, have = t.array.layout, r.array.layout
+        if to.shape == have.shape or apart:
             written_once(op, to)
-        check_kind(op, to, r.array.layout)
-        if to.dtype != r.dtype and (op in _PICKS or hasattr(result, "_fields") or
-                                    op in ("all", "any") and to.dtype != np.uint8):             # an old mask
-            fail(op, "out must have the dtype of the result", [to, r.array.layout])
-    if op in _APART or several and op in ("max", "min"):
+        if "truth" not in how or {to.dtype.name, have.dtype.name} != {"bool", "uint8"}:
+            check_kind(op, to, have, exact or several or "cast" not in how)
+    if apart:
         _apart(op, given[0].array, inputs)
     if len({t.array.ptr if t.array.layout.size else id(t) for t in given}) < len(given):
         fail(op, "each result needs a tensor of its own", [t.array.layout for t in given])
@@ -107,7 +128,8 @@ def into(op: str, out: Any, result: Any, inputs: tuple[Any, ...] = ()) -> Any:
                      f"[{op}] out of shape {list(t.shape)} gets the result's, {list(r.shape)}; pass a tensor of that "
                      "shape, or call out.resize_(0) first")
             t.resize_(r.shape)                  # type: ignore[attr-defined]
-    written = [write(op, t, r) for t, r in zip(given, results, strict=True)]
+        copy_array(t.array, r.array)
+    written = [bump(t) for t in given]
     if not several:
         return written[0]
     return type(result)(*written) if hasattr(result, "_fields") else type(result)(written)

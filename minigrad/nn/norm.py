@@ -28,6 +28,7 @@ import numpy as np
 
 from ..core.half import rounds_once, widened
 from ..core.modes import mode, no_grad
+from ..core.out import writes
 from ..core.shape import BOOL, FLOAT32, INT64, axes_of, axis_of, fail
 from ..core.tensor import Tensor
 from ..core.warning import warn
@@ -630,6 +631,7 @@ class InstanceNorm3d(_InstanceNorm):
 # ---- to length 1 ----
 
 
+@writes("cast")
 @rounds_once
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """x / max(||x||_p, eps) along `dim`: vectors of length 1. Any shape -> same."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..core.op import Op, public
+from ..core.out import writes
 from ..core.shape import BOOL, axis_of, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
@@ -134,12 +135,14 @@ def _bounded(x: Tensor) -> Tensor:
 
 # ---- the backward reads the output -----------------------------------------------------------------------------------
 
+@writes("cast")
 @activation(saves="both", floats_only=False)
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + e^-x). Integers and bools give the default float."""
     return _sigmoid(input)
 
 
+@writes("cast")
 @activation(saves="both", floats_only=False)
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent: (e^x - e^-x) / (e^x + e^-x). Integers and bools give the default float."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.messages import NUMPY, unexpected
-from ..core.out import into
+from ..core.out import call_into
 from ..core.shape import axis_of, fail, shape_of
 from ..core.tensor import Tensor
 
@@ -87,8 +87,8 @@ def respelled(function: Callable, numpy: dict[str, Any], *inputs: Any, **options
         elif name != "out":
             code = unwrap(function).__code__
             unexpected(op, name, value, code.co_varnames[len(inputs):code.co_argcount + code.co_kwonlyargcount])
-    result = function(*inputs, **{name: value for name, value in options.items() if value is not None})
-    return result if numpy.get("out") is None else into(op, numpy["out"], result, inputs)
+    options, out = {name: value for name, value in options.items() if value is not None}, numpy.get("out")
+    return function(*inputs, **options) if out is None else call_into(function, out, inputs, options)
 
 
 def axes(args: tuple, ndim: int, op: str) -> tuple[int, ...]:

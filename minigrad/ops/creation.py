@@ -17,7 +17,7 @@ import numpy as np
 from ..core.arrays import copy_array
 from ..core.messages import guarded, unexpected
 from ..core.modes import mode
-from ..core.out import made_into
+from ..core.out import made_into, writes
 from ..core.shape import BOOL, INT64, default_float, fail, is_float, left_out, promote, shape_of
 from ..core.tensor import Tensor, new_tensor
 from ..devices import open_device
@@ -356,6 +356,7 @@ def ones(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
     return _finish(filled(layout_for(args, dtype, device, "ones", given), 1), requires_grad)
 
 
+@writes("compute")
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of shape `size` filled with `fill_value`. Without `dtype`: bool, int64 or the default float dtype, by
     the kind of the value. RuntimeError if the dtype cannot hold it."""
@@ -427,6 +428,7 @@ def _number(value: Any) -> Any:
     return value.item() if isinstance(value, (Tensor, np.generic)) else value
 
 
+@writes("compute", "refill")
 def arange(start: Any = 0, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
            requires_grad: bool = False) -> Tensor:
     """The numbers start, start + step, ... before `end`, as a vector; `arange(end)` starts at 0. Without `dtype`: int64
@@ -469,6 +471,7 @@ def _evenly(op: str, start: Any, end: Any, steps: int, dtype: Any) -> np.ndarray
     return np.where(i < max(steps // 2, 1), start + step * i, end - step * (steps - 1 - i))
 
 
+@writes("compute", "refill")
 def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None,
              requires_grad: bool = False) -> Tensor:
     """A vector of `steps` evenly spaced values from `start` to `end`, both included."""
@@ -482,6 +485,7 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
     return _on(values, device, requires_grad)
 
 
+@writes("compute", "refill")
 def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None,
              requires_grad: bool = False) -> Tensor:
     """A vector of `steps` values from base^start to base^end, with evenly spaced exponents."""
@@ -491,6 +495,7 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any
     return _on(values.astype(default_float() if dtype is None else dtype), device, requires_grad)
 
 
+@writes("compute")
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A matrix (n, m), or (n, n), with ones on the main diagonal and zeros elsewhere."""
     if n < 0 or (m is not None and m < 0):
@@ -498,6 +503,7 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, 
     return _on(np.eye(n, m, dtype=default_float() if dtype is None else dtype), device, requires_grad)
 
 
+@writes("compute")
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, device: Any = None) -> Tensor:
     """The row and column numbers of the elements of a (row, col) matrix on and below a diagonal: shape (2, count).
     `offset` > 0 is above the main diagonal, < 0 below it."""
@@ -505,6 +511,7 @@ def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, dev
     return _on(np.array(np.tril_indices(row, offset, col), dtype), device, False)
 
 
+@writes("compute")
 def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, device: Any = None) -> Tensor:
     """The row and column numbers of the elements of a (row, col) matrix on and above a diagonal: shape (2, count).
     `offset` > 0 is above the main diagonal, < 0 below it."""

@@ -192,7 +192,7 @@ def ternary(op: Any) -> Callable[[Any, Any, Any], Any]:
 
 def binary_in_place(op: Any, general: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     """`input op= other` outside the graph, after the first time; else `general`."""
-    plans, refuses = op.plans, op.name == "pow"             # negative powers of integers
+    plans, refuses = op.plans, op.power                     # negative powers of integers
 
     def call(input: Any, other: Any) -> Any:
         number = other

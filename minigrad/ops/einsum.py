@@ -13,6 +13,7 @@ from math import prod
 from typing import Any
 
 from ..core.half import rounds_once
+from ..core.out import writes
 from ..core.shape import INT64, axis_of, fail, is_float
 from ..core.tensor import Tensor
 from .convert import cast
@@ -25,6 +26,7 @@ from .view import as_expanded, as_permuted, as_reshaped, diagonal
 __all__ = ["inner", "einsum", "tensordot"]
 
 
+@writes("cast")
 def inner(input: Tensor, other: Tensor) -> Tensor:
     """Sums of products over the last dimension of both.
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from ..core.arrays import copy_array, written_once
 from ..core.engine import functions
-from ..core.half import Wide, half_result, in_float32, is_constant, stored
+from ..core.half import Once, Wide, half_result, in_float32, is_constant, stored
 from ..core.messages import taken
 from ..core.op import Primitive, parameters, same_device
-from ..core.out import check_target, into, targets, write
+from ..core.out import How, check_target, into, targets, write
 from ..core.shape import (
     BOOL,
     FLOAT32,
@@ -59,18 +59,20 @@ class Elementwise(Primitive):
     * `selects`: the first operand is a bool condition, of which only the shape counts for promotion;
     * `picks`: each element of the result is one of the operands', so that numbers must fit its dtype;
     * `tensors`: the first so many arguments may not be numbers, as PyTorch has it (the operators and `call` take them);
-    * `domain`: where samples are drawn from, for all inputs or one each; `stack`: local memory of the CUDA kernel.
+    * `domain`: where samples are drawn from, for all inputs or one each; `stack`: local memory of the CUDA kernel;
+    * `power`: the second operand counts factors; `writes`: into `out=` (core/out.py); `once`, `commutes`: core/half.py.
     """
 
     def __init__(self, name: str, function: Callable | None, inputs: str, vjps: dict[str, Callable] | None = None, *,
                  result: str = "same", kinds: str = "bif", domain: tuple = (-2.0, 2.0), oracle: Callable | None = None,
                  tensors: int = 0, kernel: str = "", kernel_kinds: str = "bif", dtypes: Callable | None = None,
-                 options: Callable | None = None, selects: bool = False, picks: bool = False,
-                 stack: int = 0, doc: str | None = None) -> None:
+                 options: Callable | None = None, selects: bool = False, picks: bool = False, power: bool = False,
+                 once: Once = "", commutes: bool = False, writes: tuple[How, ...] = ("cast",), stack: int = 0,
+                 doc: str | None = None) -> None:
         super().__init__(name, self.prepare_plan, vjps, inputs.split(), doc, attributes=())
         self.function, self.result, self.kinds, self.tensors = function, result, kinds, tensors
         self.kernel_name, self.kernel_kinds, self.dtypes, self.options = kernel or name, kernel_kinds, dtypes, options
-        self.selects, self.picks = selects, selects or picks
+        self.selects, self.picks, self.power, self.writes = selects, selects or picks, power, writes
         self.domains = domain if isinstance(domain[0], tuple) else (domain,) * len(self.inputs)
         self.known_dtypes: dict[tuple, np.dtype] = {}           # of the computation, by the operands' layouts and types
         self.by_number: Callable[[Any, Any], Any] = with_number(self, 0)    # f(tensor, number)
@@ -81,7 +83,7 @@ class Elementwise(Primitive):
                    wide="f" in kernel_kinds and len(self.inputs) == 2 and result != "bool")
             work(self.kernel_name, each(1) if kernel_kinds != "size" else None)     # that only moves elements
         self.sample_function, self.error_function = self.plain_samples, self.plain_errors
-        self.oracle = oracle or function
+        self.oracle, self.once, self.commutes = oracle or function, once, commutes
 
     def __call__(self, *inputs: Any, out: Tensor | None = None, **named: Any) -> Tensor:
         if named:
@@ -99,7 +101,7 @@ class Elementwise(Primitive):
         if named and len(inputs) == len(self.inputs):
             given = self._optional(inputs, named)
             if isinstance(given, Tensor):
-                return given if out is None else into(self.name, out, given)
+                return given if out is None else into(self, out, given)
             inputs = given
         if len(inputs) != len(self.inputs):
             raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); "
@@ -114,7 +116,7 @@ class Elementwise(Primitive):
         result = self.call(*inputs)
         if result is NotImplemented:
             self.refuse(inputs)
-        return result if out is None else into(self.name, out, result)
+        return result if out is None else into(self, out, result)
 
     def keywords(self) -> list[str]:
         """The names of its arguments that may be given by keyword."""
@@ -156,8 +158,7 @@ class Elementwise(Primitive):
     def allow(self, dtype: np.dtype) -> None:
         """Refuses a dtype that it is not defined for."""
         if kind_of(dtype) not in self.kinds:
-            masks = "use ~ or logical_not() and ^ or logical_xor() on masks, or convert"
-            fix = masks if dtype == BOOL else "convert first"
+            fix = "use ~ or logical_not(), ^ or logical_xor(), or convert" if dtype == BOOL else "convert first"
             fail(self.name, f"is not defined for {dtype} tensors", "", fix, NotImplementedError)
 
     def kernel(self, x: Layout) -> Kernel | None:
@@ -208,8 +209,7 @@ class Elementwise(Primitive):
         return ((inputs[0], *tensors) if self.selects else tensors), dtype
 
     def _held(self, value: Any, dtype: np.dtype, number: np.dtype, device: Device) -> Tensor | None:
-        """A number as a tensor of the dtype `number`. None if it does not fit, or if it may become an element and does
-        not fit `dtype`."""
+        """A number as a tensor of the dtype `number`; None if it does not fit that, or as an element not `dtype`."""
         if self.picks and number != dtype and held(value, dtype, device) is None:
             return None
         return held(value, number, device)
@@ -219,7 +219,7 @@ class Elementwise(Primitive):
         """The operands where a number does not fit. Floats take it as infinite, and so do comparisons, whose result is
         then that of the values. Beside integers it wraps around first, as in PyTorch; a power is computed in int64."""
         floats = is_float(dtype) or self.result == "bool"
-        power = self.name == "pow" and dtype.itemsize < 8
+        power = self.power and dtype.itemsize < 8
         wide = dtype if is_float(dtype) else FLOAT32 if floats else INT64 if power else dtype
         number = number if is_float(dtype) else wide
 
@@ -301,7 +301,7 @@ class Elementwise(Primitive):
 
     def _prepare_into(self, to: Layout, *layouts: Layout) -> Plan:
         plan = self.plan(layouts, {})
-        check_target(self.name + "_", to, plan.layout)
+        check_target(self.name + "_", to, plan.layout, not self.writes)
         if plan.layout.dtype == to.dtype and plan.layout.device is to.device and plan.kernel is not None:
             return Plan(None, to, plan.why, plan.kernel, elementwise_plan(to, *layouts))
         return plan

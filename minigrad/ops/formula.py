@@ -15,6 +15,7 @@ import numpy as np
 from ..core.half import finfo, half_result, in_float32
 from ..core.messages import taken
 from ..core.op import Op, op, public
+from ..core.out import writes
 from ..core.shape import BOOL, broadcast_shapes, default_float, fail, is_float
 from ..core.shape import result_type as promoted
 from ..core.tensor import Tensor
@@ -117,6 +118,11 @@ def formula(definition: Callable, selects: bool = False) -> Any:
 selection = partial(formula, selects=True)
 
 
+def promoting(definition: Callable) -> Any:
+    """A formula that promotes its operands, as PyTorch has it."""
+    return writes("cast")(formula(definition))
+
+
 def _floats(name: str, *inputs: Any) -> None:
     """Refuses integers and bools, unless a float beside them makes the result one."""
     layouts = [t.array.layout for t in inputs if isinstance(t, Tensor)]
@@ -163,7 +169,7 @@ def signbit(input: Tensor) -> Tensor:
     return lt(where(eq(input, 0), reciprocal(input), input), 0)
 
 
-@formula
+@promoting
 def copysign(input: Tensor, other: Any) -> Tensor:
     """The magnitude of `input` with the sign of `other`, a tensor or a number.
 
@@ -215,13 +221,13 @@ def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = N
 
 # ---- choosing --------------------------------------------------------------------------------------------------------
 
-@formula
+@promoting
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger of two tensors, elementwise, with broadcasting; where one is NaN, the other."""
     return where(logical_or(ge(input, other), isnan(other)), input, other)
 
 
-@formula
+@promoting
 def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of two tensors, elementwise, with broadcasting; where one is NaN, the other."""
     return where(logical_or(le(input, other), isnan(other)), input, other)
@@ -254,6 +260,7 @@ def _clamp_kernels(kernels: KernelTable, x: Layout, *, low: float, high: float) 
     return run_forward, run_backward
 
 
+@writes("cast")
 @selection
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """min(max(input, min), max). Where min > max, the result is max.
@@ -282,11 +289,13 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     return input
 
 
+@writes("cast")
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """max(input, min): `clamp` with a lower bound only."""
     return clamp(input, min)
 
 
+@writes("cast")
 def clamp_max(input: Tensor, max: Any) -> Tensor:
     """min(input, max): `clamp` with an upper bound only."""
     return clamp(input, None, max)
@@ -312,7 +321,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
 
-@formula
+@promoting
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     """input + weight * (end - input), exact at weight 0 and 1; `weight` is a number or a tensor.
 
@@ -327,13 +336,13 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     return near if -0.5 < weight < 0.5 else far
 
 
-@formula
+@promoting
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 * tensor2, with broadcasting, in the promoted dtype."""
     return add(input, mul(tensor1 if type(value) is int and value == 1 else mul(tensor1, value), tensor2))
 
 
-@formula
+@promoting
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 / tensor2, with broadcasting. RuntimeError if neither divided tensor is a float."""
     if not any([is_float(t.array.layout.dtype) for t in (tensor1, tensor2)]):
@@ -343,7 +352,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     return add(input, quotient if type(value) is int and value == 1 else mul(quotient, value))
 
 
-@formula
+@promoting
 def hypot(input: Tensor, other: Tensor) -> Tensor:
     """sqrt(input^2 + other^2); the squares do not overflow. NotImplementedError if both are integers or
     bools."""
@@ -356,7 +365,7 @@ def hypot(input: Tensor, other: Tensor) -> Tensor:
     return where(logical_or(isinf(input), isinf(other)), math.inf, length)
 
 
-@formula
+@promoting
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """log(e^input + e^other), computed without overflow. NotImplementedError if both are integers or bools."""
     _float_among("logaddexp", input, other)
@@ -368,13 +377,13 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     return where(done, high, add(log1p(add(expm1(sub(a, top)), exp(sub(b, top)))), top))
 
 
-@formula
+@promoting
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     """log2(2^input + 2^other), computed without overflow. Integers and bools give the default float."""
     return mul(logaddexp(mul(input, math.log(2)), mul(other, math.log(2))), 1 / math.log(2))
 
 
-@formula
+@promoting
 def xlogy(input: Any, other: Any) -> Tensor:
     """input * log(other), and 0 where input is 0 (unless other is NaN). One of the two may be a number.
 
@@ -389,7 +398,7 @@ def xlogy(input: Any, other: Any) -> Tensor:
     return mul(input, log(where(no_log, 1.0, other)))
 
 
-@formula
+@promoting
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """log(input / (1 - input)), the inverse of `sigmoid`; with `eps`, input is clamped to [eps, 1 - eps] first.
 
@@ -404,7 +413,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     return sub(log(input), log1p(neg(input)))
 
 
-@formula
+@promoting
 def sinc(input: Tensor) -> Tensor:
     """sin(pi * input) / (pi * input), and 1 where input is 0. Integers and bools give the default float."""
     x = mul(as_float(input), math.pi)
@@ -434,7 +443,7 @@ def float_power_(input: Tensor, exponent: Any) -> Tensor:
     return input.pow_(cast(exponent, np.float64) if isinstance(exponent, Tensor) else float(exponent))
 
 
-@formula
+@promoting
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2^other. Integers and bools give the default float."""
     return mul(as_float(input), pow(2.0, as_float(other)))
@@ -446,13 +455,13 @@ def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
     return sub(other, input, alpha=alpha)
 
 
-@formula
+@promoting
 def deg2rad(input: Tensor) -> Tensor:
     """Degrees as radians: input * pi / 180. Integers and bools give the default float."""
     return mul(as_float(input), math.pi / 180)
 
 
-@formula
+@promoting
 def rad2deg(input: Tensor) -> Tensor:
     """Radians as degrees: input * 180 / pi. Integers and bools give the default float."""
     return mul(as_float(input), 180 / math.pi)

@@ -23,7 +23,7 @@ from .convert import cast
 from .creation import as_tensor, clone
 from .dispatch import constant
 from .elementwise import Elementwise
-from .formula import as_float, formula
+from .formula import as_float, promoting
 from .join import chunk, split, split_with_sizes, unbind
 from .math import (
     add,
@@ -67,7 +67,7 @@ def _copied(function: Callable[..., Any]) -> Callable[..., Any]:
     def copied(input: Tensor, *args: Any, out: Any = None, **options: Any) -> Any:
         found = function(input, *args, **options)
         found = tuple([clone(piece) for piece in found]) if isinstance(found, tuple) else clone(found)
-        return found if out is None else into(copied.__name__, out, found)
+        return found if out is None else into(copied, out, found)
     copied.__name__ = copied.__qualname__ = f"{function.__name__}_copy"
     copied.__module__ = __name__
     copied.__doc__ = f"`{function.__name__}`, as a copy: not a view."
@@ -222,7 +222,7 @@ def frexp(input: Tensor) -> Frexp:
     return Frexp(mul(mul(input, scale[0]), scale[1]), power)
 
 
-@formula
+@promoting
 def angle(input: Tensor) -> Tensor:
     """The angle of each number in the complex plane: 0, and pi for a negative one. Integers and bools give the default
     float; the gradient is 0."""
@@ -230,7 +230,7 @@ def angle(input: Tensor) -> Tensor:
     return where(isnan(x), x, mul(cast(lt(x, 0), x.array.layout.dtype), math.pi))
 
 
-@formula
+@promoting
 def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension p (Muirhead 1982, theorem 2.1.12):
 
@@ -251,7 +251,7 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
 multigammaln = mvlgamma
 
 
-@formula
+@promoting
 def entr(input: Tensor) -> Tensor:
     """-input log(input), 0 at 0 and -inf below: the terms of an entropy. Integers and bools give the default float."""
     x = as_float(input)
@@ -260,13 +260,13 @@ def entr(input: Tensor) -> Tensor:
     return where(isnan(x), x, found)
 
 
-@formula
+@promoting
 def ndtr(input: Tensor) -> Tensor:
     """The distribution function of the standard normal distribution, erfc(-input / sqrt(2)) / 2."""
     return mul(erfc(mul(as_float(input), -math.sqrt(0.5))), 0.5)
 
 
-@formula
+@promoting
 def xlog1py(input: Any, other: Any) -> Tensor:
     """input * log(1 + other), and 0 where input is 0 (unless other is NaN). One of the two may be a number."""
     given = input if isinstance(input, Tensor) else other

@@ -20,7 +20,7 @@ from ..core.half import rounds_once
 from ..core.inplace import change, check, involved, overwrite
 from ..core.modes import mode, no_grad
 from ..core.op import Primitive
-from ..core.out import can_cast, check_kind
+from ..core.out import can_cast, check_kind, writes
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..core.tensor import Tensor, bump, new_tensor
 from ..core.warning import warn
@@ -74,6 +74,7 @@ def _per_element(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, i
     return checked(op, index, have.shape[a] if have.ndim else 1, a, wrap=False, kind=RuntimeError), a, partial
 
 
+@writes("apart")
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """The elements along `dim` that `index` names: for two dimensions and `dim` 0, out[i, j] = input[index[i, j], j].
 
@@ -163,6 +164,7 @@ def _per_row(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int]:
     return checked(op, flat, have.shape[a] if have.ndim else 1, a, wrap=False, kind=kind), a
 
 
+@writes("apart")
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices along `dim` that the vector `index` names: dimension `dim` of the result has the size of `index`. A
     copy. IndexError if an index is not in [0, n)."""
@@ -237,6 +239,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     return through(as_reshaped, where(mask, cast(value, have.dtype), x), have.shape)
 
 
+@writes("apart")
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements of the flattened `input` that `index` names, in the shape of `index`. Negative indices count from
     the end; IndexError if one is out of range."""
@@ -245,6 +248,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     return take_at(input, at, 0, input.array.layout.ndim)
 
 
+@writes("apart")
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather` along `dim` with `indices` that broadcast against `input` in the other dimensions, and may be negative.
     Without `dim` both are flattened. It takes what `argmax(dim, keepdim=True)`, `argsort` and the like return."""
@@ -387,6 +391,7 @@ def argwhere(input: Tensor) -> Tensor:
     return nonzero(input)
 
 
+@writes("apart")
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where `mask` (bool, broadcast against `input`) is True, as a vector in row-major order. The mask's
     values are read: refused while a capture records."""

@@ -18,6 +18,7 @@ from ..core.inplace import register
 from ..core.messages import not_a_tensor
 from ..core.modes import mode, paused
 from ..core.op import Primitive, same_device
+from ..core.out import writes
 from ..core.shape import axis_of, fail, promote
 from ..core.tape import Node
 from ..core.tensor import Tensor, new_tensor
@@ -183,6 +184,7 @@ def _joined(op: str, tensors: Any) -> list[Tensor]:
     return tensors                                  # type: ignore[return-value]
 
 
+@writes("cast", "apart")
 def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     """The tensors one after the other along the existing dimension `dim`.
 
@@ -213,6 +215,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
 concat = concatenate = cat
 
 
+@writes("cast")
 def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     """The tensors one after the other along a new dimension, `dim` of the result.
 
@@ -231,6 +234,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     return _first(stack_op, tensors, given, dim, axis_of(dim, given[0].array.layout.ndim + 1, "stack"))
 
 
+@writes("cast")
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors joined along the second dimension; vectors and 0-d tensors along the only one."""
     given = atleast_1d(*_joined("hstack", tensors))
@@ -238,6 +242,7 @@ def hstack(tensors: Sequence[Tensor]) -> Tensor:
     return cat(given, 0 if given[0].array.layout.ndim == 1 else 1)
 
 
+@writes("cast")
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors joined along the first dimension; vectors are rows."""
     return cat(atleast_2d(tuple(_joined("vstack", tensors))), 0)
@@ -246,11 +251,13 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
 row_stack = vstack
 
 
+@writes("cast")
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors joined along the third dimension, after `atleast_3d`."""
     return cat(atleast_3d(tuple(_joined("dstack", tensors))), 2)
 
 
+@writes("cast")
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors joined along the second dimension; vectors and 0-d tensors are columns."""
     given = _joined("column_stack", tensors)

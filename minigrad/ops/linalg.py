@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.half import rounds_once
+from ..core.out import writes
 from ..core.shape import INT64, axes_of, axis_of, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.memory import layout
@@ -256,6 +257,7 @@ def norm(A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, 
     return vector_norm(A, 2 if ord is None else ord, dim, keepdim, dtype=dtype)
 
 
+@writes("cast")
 def cond(A: Tensor, p: Any = None) -> Tensor:
     """The condition number of matrices: norm(A, p) norm(A^-1, p); with p = None, 2 or -2 the quotient of the extreme
     singular values. Shapes: (*, m, n) -> (*); square for other p."""
@@ -269,6 +271,7 @@ def cond(A: Tensor, p: Any = None) -> Tensor:
     return where(singular, inf, mul(matrix_norm(A, p), matrix_norm(inverse, p)))
 
 
+@writes("cast")
 def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Tensor:
     """How many singular values of matrices are larger than max(atol, rtol * the largest): (*, m, n) -> (*), int64.
 
@@ -318,6 +321,7 @@ def inv_ex(A: Tensor, *, check_errors: bool = False) -> InvEx:
     return InvEx(*_flagged(A, inv, _first_zero, check_errors))
 
 
+@writes("cast")
 def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Tensor:
     """The Moore-Penrose pseudoinverses: (*, m, n) -> (*, n, m). Singular values up to max(atol, rtol * the largest)
     count as 0; `rtol` is by default max(m, n) times the machine epsilon, or 0 where `atol` is given. `rcond` is an
@@ -335,6 +339,7 @@ def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = N
     return factor.pinv_op(A, atol=_number(atol, "pinv"), rtol=_number(rtol, "pinv"), hermitian=bool(hermitian))
 
 
+@writes("cast")
 def matrix_power(A: Tensor, n: int) -> Tensor:
     """A^n of square matrices, by repeated squaring; for n < 0 the power of the inverse. Shapes: (*, k, k) both."""
     matrices("linalg.matrix_power", A.array.layout, square=True)
@@ -444,6 +449,7 @@ def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, un
     return factor.triangular_op(a, b, upper=bool(upper), unit=bool(unitriangular))
 
 
+@writes("cast")
 def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> Lstsq:
     """(solution, residuals, rank, singular values) of min ||A X - B||: the solution with the smallest norm, pinv(A) B.
 
@@ -472,6 +478,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     return Lstsq(solution[..., 0] if vector else solution, residuals, rank, values)
 
 
+@writes("cast")
 def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tensor:
     """The X with tensordot(A, X, X.ndim) = B. `dims` of A are moved to its end first. Shapes: A (*B's shape, *X's
     shape), with as many elements in both parts."""
@@ -486,6 +493,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tens
     return through(as_reshaped, found, rest)
 
 
+@writes("cast")
 def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
     """The inverse for `tensordot(A, ., ind)`: the first `ind` dimensions of A as rows, the others as columns. Shapes:
     (*rows, *columns) -> (*columns, *rows), with as many elements in both parts."""
@@ -635,6 +643,7 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
     return solve_triangular(LU, inner, upper=True)
 
 
+@writes("cast")
 def householder_product(A: Tensor, tau: Tensor) -> Tensor:
     """The first n columns of the product of the reflections 1 - tau_i v_i v_i^T, where v_i is column i of A below the
     diagonal, with 1 on it: what `geqrf` gives. Shapes: A (*, m, n), m >= n, tau (*, k), k <= n -> (*, m, n)."""

@@ -161,32 +161,36 @@ def _masks_count(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
 
 
 add = Elementwise("add", np.add, "input other", {"input": lambda g: g, "other": lambda g: g}, options=_scaled("add"),
+                  once="always", commutes=True,
                   doc="input + alpha * other, in the promoted dtype.\n\n"
                       "Tensors or numbers, which broadcast; of bools, their logical or. RuntimeError for a float\n"
                       "`alpha` with integer tensors.")
 sub = Elementwise("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if",
-                  dtypes=_no_masks, options=_scaled("sub"),
+                  dtypes=_no_masks, options=_scaled("sub"), once="always",
                   doc="input - alpha * other, in the promoted dtype.\n\n"
                       "Tensors or numbers, which broadcast. NotImplementedError for a bool operand.")
 mul: Elementwise = Elementwise(
     "mul", np.multiply, "input other",
     {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)},
+    once="alike", commutes=True,
     doc="input * other, in the promoted dtype. Tensors or numbers, which broadcast; of bools, their logical and.")
 div: Elementwise = Elementwise(
     "div", np.true_divide, "input other",       # no rule keeps the quotient: programs go on to change it in place
     {"input": lambda g, other: div(g, other),
      "other": lambda g, input, other: neg(div(mul(g, div(input, other)), other))},
-    result="float", domain=((-2.0, 2.0), _POSITIVE), options=_rounded,
+    result="float", domain=((-2.0, 2.0), _POSITIVE), options=_rounded, once="number",
     doc="input / other; integers and bools give the default float.\n\n"
         "With `rounding_mode` \"floor\" or \"trunc\" the quotient is rounded down or towards 0: integers then stay\n"
         "integers, and the gradient is 0.")
 neg: Elementwise = Elementwise("neg", np.negative, "input", {"input": lambda g: neg(g)}, kinds="if",
+                               once="always", writes=(),
                                doc="-input. NotImplementedError for bools.")
 abs = Elementwise("abs", np.absolute, "input", {"input": lambda g, input: mul(g, sign(input))}, kinds="if",
+                  once="always", writes=(),
                   doc="|input|; the gradient at 0 is 0. NotImplementedError for bools.")
 sign: Elementwise = Elementwise(
     "sign", lambda a, out: np.copyto(out, a) if a.dtype == BOOL else np.sign(a, out=out), "input",
-    {"input": lambda g: zeros_of(g)}, oracle=lambda a: np.where(np.isnan(a), 0, np.sign(a)),
+    {"input": lambda g: zeros_of(g)}, oracle=lambda a: np.where(np.isnan(a), 0, np.sign(a)), writes=(),
     doc="-1, 0 or 1 where `input` is negative, zero or positive, in its dtype; 0 for NaN. The gradient is 0.")
 square = Elementwise("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if",
                      dtypes=_masks_count, doc="input^2; bools give int64.")
@@ -222,7 +226,7 @@ fmod = Elementwise(
     doc="input - trunc(input / other) * other: it has the sign of `input`. RuntimeError for an integer divisor of 0.")
 pow = Elementwise(
     "pow", _integer_power, "input exponent", {"input": _power_rule, "exponent": _exponent_rule}, kinds="if",
-    domain=(_POSITIVE, (-2.0, 2.0)), oracle=np.power,
+    domain=(_POSITIVE, (-2.0, 2.0)), oracle=np.power, power=True,
     doc="input^exponent, in the promoted dtype; both may be tensors or numbers.\n\n"
         "An integer tensor to a negative whole number raises RuntimeError; to a tensor of negative integers it is\n"
         "0, except for 1 and -1.")
@@ -308,7 +312,7 @@ digamma: Elementwise = _real("digamma", None, lambda g, input: mul(g, polygamma(
 def _steps(name: str, function: Callable, doc: str) -> Elementwise:
     """A function that is constant between its jumps."""
     return Elementwise(name, _keeps_integers(function), "input", {"input": lambda g: zeros_of(g)}, kinds="if",
-                       domain=(-4, 4), oracle=function,
+                       domain=(-4, 4), oracle=function, writes=(),
                        doc=f"{doc} Integers stay as they are, bools raise NotImplementedError, the gradient is 0.")
 
 
@@ -351,6 +355,7 @@ bitwise_or = Elementwise("bitwise_or", np.bitwise_or, "input other", kinds="bi",
 bitwise_xor = Elementwise("bitwise_xor", np.bitwise_xor, "input other", kinds="bi", kernel="logical_xor",
                           kernel_kinds="b", doc=f"input ^ other, bit by bit. {_BITS}")
 bitwise_not = Elementwise("bitwise_not", np.invert, "input", kinds="bi", kernel="logical_not", kernel_kinds="b",
+                          writes=(),
                           doc="~input: all bits of integers inverted, bools negated. NotImplementedError for floats.")
 bitwise_left_shift = Elementwise("bitwise_left_shift", np.left_shift, "input other", kinds="i", kernel_kinds="",
                                  doc="input << other: integers times 2^other. NotImplementedError for other dtypes.")
@@ -360,7 +365,7 @@ bitwise_right_shift = Elementwise("bitwise_right_shift", np.right_shift, "input 
 where: Elementwise = Elementwise(
     "where", lambda c, a, b, out: np.copyto(out, np.where(c, a, b)), "condition input other",
     {"input": lambda g, condition: where(condition, g, 0.0), "other": lambda g, condition: where(condition, 0.0, g)},
-    oracle=np.where, kernel_kinds="size", selects=True,
+    oracle=np.where, kernel_kinds="size", selects=True, writes=(),
     doc="`input` where the bool tensor `condition` is true, else `other`, in their promoted dtype.\n\n"
         "All three broadcast; `input` and `other` may be numbers. RuntimeError for a condition of another dtype.")
 copy = Elementwise("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda g: g}, oracle=np.array,

@@ -12,6 +12,7 @@ from ..core.half import autocast_to_half, rounds_once
 from ..core.messages import one_dtype
 from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
+from ..core.out import writes
 from ..core.shape import BOOL, broadcast_shapes, fail, is_float, promote
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
@@ -276,6 +277,7 @@ def vdot(input: Tensor, other: Tensor) -> Tensor:
     return matmul(input, other)
 
 
+@writes("cast")
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """The products of each element of one vector with each of another. Shapes: input (m,), vec2 (n,) -> (m, n)."""
     _ranks("outer", (1, 1), input, vec2)

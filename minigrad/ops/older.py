@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.modes import mode
+from ..core.out import writes
 from ..core.shape import broadcast_shapes, fail
 from ..core.tensor import Tensor
 from . import linalg
@@ -73,11 +74,13 @@ def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
     return linalg.pinv(input, rtol=rcond)
 
 
+@writes("cast")
 def cholesky(input: Tensor, upper: bool = False) -> Tensor:
     """The lower triangular L with input = L L^T, or with `upper` L^T: `linalg.cholesky`."""
     return linalg.cholesky(input, upper=upper)
 
 
+@writes("cast")
 def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
     """The solution X of A X = input, where A = L L^T, or with `upper` A = L^T L. Shapes: input (*, n, k), L (*, n, n),
     of which one triangle is read -> (*, n, k)."""
@@ -87,6 +90,7 @@ def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
     return linalg.solve_triangular(turned(low), inner, upper=True)
 
 
+@writes("cast")
 def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
     """The inverse of A = L L^T, or with `upper` of A = L^T L. Shapes: (*, n, n) both; one triangle of L is read."""
     matrices("cholesky_inverse", L.array.layout, square=True)

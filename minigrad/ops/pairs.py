@@ -21,7 +21,7 @@ from .arguments import named
 from .arguments import sizes as shape_given
 from .convert import cast
 from .creation import as_tensor
-from .formula import formula, logaddexp, selection
+from .formula import formula, logaddexp, promoting, selection
 from .index import index_select
 from .join import cat, stack, tensor_split
 from .linalg import cross as cross_op
@@ -52,7 +52,7 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     return cross_op(input, other, dim=dim)
 
 
-@formula
+@promoting
 def kron(input: Tensor, other: Tensor) -> Tensor:
     """The Kronecker product: each element of `input` times all of `other`. Shapes: (a, b, ...), (c, d, ...) -> (a c,
     b d, ...); the one with fewer dimensions gets leading ones of size 1."""
@@ -71,7 +71,7 @@ def trace(input: Tensor) -> Tensor:
     return sum(diagonal(input))
 
 
-@formula
+@promoting
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * (the outer product of two vectors). Shapes: vec1 (m,), vec2 (n,), input broadcasts to (m,
     n). Without `input` where beta is 0."""

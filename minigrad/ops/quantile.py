@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.op import Primitive, same_device
+from ..core.out import writes
 from ..core.shape import INT64, axis_of, fail, is_float
 from ..core.tensor import Tensor, ValuesIndices
 from ..devices.host import on_host, on_host_if_bfloat16
@@ -71,6 +72,7 @@ def _median(name: str, input: Tensor, dim: Any, keepdim: bool, nans: bool) -> An
     return through(as_reshaped, middle, ())
 
 
+@writes("apart")
 @formula
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The middle element: the lower one of two. NaN if there is one (`nanmedian` leaves them out).
@@ -84,6 +86,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     return _median("median", input, dim, keepdim, True)
 
 
+@writes("apart")
 @formula
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """`median` of the elements that are not NaN; NaN if there are none."""
@@ -206,6 +209,7 @@ def _mode_reference(x: Any, *, dim: int) -> Any:
     return np.apply_along_axis(of_line, dim, x)
 
 
+@writes("apart")
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
     """(values, indices) of the most frequent element along `dim`: the smallest of several, at its last place.
 

@@ -24,7 +24,7 @@ from ..core.inplace import overwrite
 from ..core.messages import guarded
 from ..core.modes import mode
 from ..core.op import FusedPlan, Primitive, op
-from ..core.out import made_into
+from ..core.out import made_into, writes
 from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
@@ -343,6 +343,7 @@ def _integers(to: Layout, low: int, high: int, generator: Generator | None) -> A
     return cast(add(remainder(bitwise_and(bits, (1 << 63) - 1), high - low), low), to.dtype).array
 
 
+@writes("compute")
 def randint(*args: Any, low: int = 0, high: int | None = None, size: Any = None, generator: Generator | None = None,
             dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of shape `size` (a tuple) with random integers, low <= x < high, int64 without `dtype`: `randint(high,
@@ -377,6 +378,7 @@ def _order(bits: Any, out: Any) -> None:
     out[...] = np.argsort(bits, kind="stable")
 
 
+@writes("compute")
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
              requires_grad: bool = False) -> Tensor:
     """The integers 0 .. n - 1 in random order, as a vector; int64 without `dtype`."""
@@ -387,6 +389,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     return _finish(out if to.dtype == INT64 else cast_array(out, to.dtype), requires_grad)
 
 
+@writes("cast", "compute")
 @rounds_once
 def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
            device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -417,6 +420,7 @@ def _all(name: str, invariant: str, truth: Tensor) -> None:
         fail(name, invariant)
 
 
+@writes("cast")
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
     """1 with probability `input` for each element, else 0, in `input`'s shape and dtype. With `p` that is the
     probability, and `input` gives only the shape and dtype. RuntimeError if a probability is not in [0, 1]."""

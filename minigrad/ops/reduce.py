@@ -21,6 +21,7 @@ import numpy as np
 from ..core.arrays import copy_array, dense
 from ..core.half import autocast_to_float32, rounds_once
 from ..core.op import Primitive, op
+from ..core.out import writes
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
 from ..core.tensor import MinMax, Tensor, ValuesIndices
 from ..devices import native
@@ -166,6 +167,7 @@ def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Plan:
     return bind(sum_op, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
 
 
+@writes("cast", "compute")
 def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """The sum over `dim` (an axis, several, or None for all). Integers and bools sum to int64; `dtype` converts first.
 
@@ -182,6 +184,7 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     return through(_sum_over, input, dim, keepdim)
 
 
+@writes("cast", "compute")
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """`sum` with NaNs counted as 0."""
     return sum(_no_nans(input), dim, keepdim, dtype=dtype)
@@ -226,6 +229,7 @@ def _mean_over(x: Layout, dim: Any, keepdim: Any) -> Plan:
     return bind(_mean, x, axes=axes_of(dim, x.ndim, "mean"), keepdim=builtins.bool(keepdim))
 
 
+@writes("cast", "compute")
 def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """The arithmetic mean over `dim` (an axis, several, or None for all); NaN of no elements.
 
@@ -236,13 +240,15 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     return through(_mean_over, input if dtype is None else cast(input, dtype), dim, keepdim)
 
 
+@writes("cast", "compute")
 @rounds_once
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The arithmetic mean over `dim` of the elements that are not NaN; NaN if there are none. Floats only."""
-    x = input if dtype is None else cast(input, dtype)
-    if not is_float(x.array.layout.dtype):
-        fail("nanmean", "needs a floating-point tensor", x.array.layout, "convert with .float()")
-    return div.call(nansum(x, dim, keepdim), sum(logical_not(isnan(x)), dim, keepdim))
+    if dtype is not None:
+        return nanmean(cast(input, dtype), dim, keepdim)
+    if not is_float(input.array.layout.dtype):
+        fail("nanmean", "needs a floating-point tensor", input.array.layout, "convert with .float()")
+    return div.call(nansum(input, dim, keepdim), sum(logical_not(isnan(input)), dim, keepdim))
 
 
 # ---- products --------------------------------------------------------------------------------------------------------
@@ -294,6 +300,7 @@ product.samples(_identity_samples)
 product.reference(_oracle(np.prod))
 
 
+@writes("cast", "compute")
 def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """The product over `dim` (an axis, several, or None for all); 1 of no elements.
 
@@ -412,6 +419,7 @@ def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Primit
     return ValuesIndices(gather_at(input, indices, a), for_caller(indices, input))
 
 
+@writes("cast", "pair apart")
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None, **numpy: Any) -> Any:
     """`max(x)`: the largest element. `max(x, dim)`: (values, indices) along one axis. `max(x, y)`: elementwise.
 
@@ -423,6 +431,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     return _extreme("max", input, dim if other is None else other, keepdim, _amax, argmax_op, maximum)
 
 
+@writes("cast", "pair apart")
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None, **numpy: Any) -> Any:
     """`min(x)`: the smallest element. `min(x, dim)`: (values, indices) along one axis. `min(x, y)`: elementwise.
 
@@ -454,6 +463,7 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy
     return through(_over, input, _argmin, dim, keepdim)
 
 
+@writes("truth")
 def any(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Is at least one element over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
@@ -468,6 +478,7 @@ def contains(input: Tensor, element: Any) -> bool:
     return bool(any(eq(input, element)))
 
 
+@writes("truth")
 def all(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Are all elements over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
@@ -618,6 +629,7 @@ def _moments(name: str, x: Tensor, dim: Any, unbiased: Any, correction: Any, kee
     return moments(x, axes=axes, correction=correction, keepdim=builtins.bool(keepdim), rooted=rooted)
 
 
+@writes("cast")
 def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None, **numpy: Any) -> Tensor:
     """The variance over `dim` (an axis, several, or None for all): sum((x - mean)^2) / max(count - correction, 0).
@@ -629,6 +641,7 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
     return _moments("var", input, dim, unbiased, correction, keepdim)[0]
 
 
+@writes("cast")
 @rounds_once
 def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None, **numpy: Any) -> Tensor:
@@ -826,6 +839,7 @@ def _cumsum_reference(x: Any, *, dim: int) -> Any:
     return np.cumsum(x, dim)
 
 
+@writes("cast", "compute")
 def cumsum(input: Tensor, dim: Any = None, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """The running sum along the axis `dim`: out[i] = x[0] + ... + x[i]. Integers and bools sum to int64."""
     if numpy:
@@ -875,6 +889,7 @@ def _cumprod_reference(x: Any, *, dim: int) -> Any:
     return np.cumprod(x, dim)
 
 
+@writes("cast", "compute")
 def cumprod(input: Tensor, dim: Any = None, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """The running product along the axis `dim`: out[i] = x[0] * ... * x[i]. Integers and bools multiply to int64."""
     if numpy:

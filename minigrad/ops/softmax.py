@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.half import autocast_to_float32_on_gpu
 from ..core.op import op
+from ..core.out import writes
 from ..core.shape import axes_of, axis_of, default_float, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import Kernel, KernelTable, NoKernel
@@ -186,6 +187,7 @@ def log_softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any)
     return _log_softmax(x, axis=axis_of(dim, x.ndim, "log_softmax")) if x.ndim else sub(x, x)
 
 
+@writes("cast")
 def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
     """log(sum(e^x)) over `dim`, one axis or several, without overflow.
 

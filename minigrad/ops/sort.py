@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.arrays import dense
 from ..core.op import Primitive
+from ..core.out import writes
 from ..core.shape import FLOAT64, INT64, axis_of, fail, is_float
 from ..core.tensor import Tensor, ValuesIndices, new_tensor
 from ..devices.base import Kernel
@@ -167,6 +168,7 @@ def msort(input: Tensor) -> Tensor:
     return sort(input, 0).values
 
 
+@writes("apart")
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesIndices:
     """(values, indices) of the k largest (or smallest) elements along `dim`, in order.
 
@@ -181,6 +183,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     return _picked(input, _topk(_vector(input), k=k, dim=a, largest=bool(largest)), a)
 
 
+@writes("apart")
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
     """(values, indices) of the k-th smallest element along `dim`; k = 1 is the smallest.
 

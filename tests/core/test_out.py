@@ -55,7 +55,8 @@ def test_what_does_not_fit_is_refused():
     x = X.clone().requires_grad_()
     for call, error, text in ((lambda: mg.sum(x, 1, out=mg.zeros(2)), RuntimeError, r"\[sum\] out= is not differentiable"),
                               (lambda: mg.clamp(X, 1, out=x), RuntimeError, r"\[clamp\] out= is not differentiable"),
-                              (lambda: mg.mean(X, out=mg.zeros((), dtype="int64")), RuntimeError, "float32 result cannot be written into a int64"),
+                              (lambda: mg.mean(X, out=mg.zeros((), dtype="int64")), RuntimeError, r"\[mean\] needs a floating-point tensor"),
+                              (lambda: mg.exp(X, out=mg.zeros((2, 3), dtype="int64")), RuntimeError, "float32 result cannot be written into a int64"),
                               (lambda: mg.sort(X, out=mg.zeros(2, 3)), TypeError, r"\[sort\] out must be 2 tensors"),
                               (lambda: mg.clamp(X, 1, out=3), TypeError, r"\[clamp\] out must be one tensor; got int"),
                               (lambda: mg.clamp(X, 1, out=mg.zeros(1, 3).expand(2, 3)), RuntimeError, "clamp"),
@@ -108,6 +109,92 @@ def test_values_with_indices_are_not_written_over_their_input():
         assert x.tolist() == [0, 1, 2, 3]
     assert mg.max(x, mg.full((4,), 2.0), out=x) is x and x.tolist() == [2, 2, 2, 3]
     assert mg.sort(x, descending=True, out=(x, mg.empty(4, dtype="int64")))[0] is x and x.tolist() == [3, 2, 2, 2]
+
+
+OTHER = {"float32": ("float64", "float16"), "bool": ("int32", "float32")}       # dtypes of the same or a higher kind
+EXACT = ("abs", "ceil", "floor", "neg", "round", "sgn", "sign", "trunc", "frac", "nan_to_num", "signbit", "diag", "tril", "nonzero", "msort")
+CASTS = ("acos", "cos", "deg2rad", "digamma", "erf", "exp", "log1p", "logit", "sigmoid", "sinc", "sqrt", "tanh", "square", "reciprocal", "angle", "isnan", "logical_not")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_does_not_promote_writes_its_own_dtype_only(dtype):
+    """As in PyTorch: products and what moves or rounds elements has it, what promotes its operands takes others too."""
+    x = (X / 8).to(getattr(mg, dtype))
+    m = x[:, :2].contiguous()
+    v = x[0]
+    calls = {"mm": (m, m), "bmm": (m[None], m[None]), "mv": (x, v), "dot": (v, v), "addmm": (m, m, m), "baddbmm": (m[None], m[None], m[None]), "matmul": (m, m), "tensordot": (m, m), "heaviside": (x, x),
+             "float_power": (x, 2), "scatter_add": (x, 1, mg.zeros(2, 1, dtype="int64"), x), "index_add": (x, 0, mg.tensor([0, 1]), x), "linalg.inv": (m,), "linalg.vector_norm": (x,), "norm": (x,), "softmax": (x, 1),
+             "log_softmax": (x, 1), "where": (x > 0, x, x), "cross": (x, x), "diff": (x,), "renorm": (x, 2, 0, 1.0), "logcumsumexp": (x, 1), "nn.functional.avg_pool2d": (x[None], 2), "nn.functional.softplus": (x,), "linalg.cholesky": (m @ m.T + 1,),
+             "unfold_copy": (x, 0, 1, 1), "linalg.matrix_norm": (x,), **{name: (x,) for name in EXACT}}
+    for name, args in calls.items():
+        function = mg
+        for part in name.split("."):
+            function = getattr(function, part)
+        plain = function(*args)
+        for other in OTHER.get(str(plain.dtype), ("float32", "float16", "float64")):
+            if plain.dtype == other:
+                continue
+            for shape in (plain.shape, (0,)):
+                out = mg.zeros(shape, dtype=other)
+                with pytest.raises(RuntimeError, match="out must have the dtype of the result"):
+                    function(*args, out=out)
+                assert out.shape == shape and not out.any(), name
+        assert function(*args, out=mg.empty(0, dtype=plain.dtype)).tolist() == plain.tolist()
+    for name, args in {**{name: (x,) for name in CASTS}, "add": (x, x), "lerp": (x, x, 0.5), "atan2": (x, x), "outer": (v, v), "stack": ([x, x],), "std": (x, 1), "kron": (x, x), "addcmul": (x, x, x), "clamp": (x, 0.25),
+                       "fmax": (x, x), "max": (x,), "mean": (x, 1), "maximum": (x, x), "linalg.pinv": (m,), "nn.functional.normalize": (x,), "special.xlog1py": (x, x)}.items():
+        function = mg
+        for part in name.split("."):
+            function = getattr(function, part)
+        out = mg.empty(0, dtype="float64" if dtype == "float32" else "float32")
+        np.testing.assert_allclose(function(*args, out=out).numpy(), function(*args).numpy(), rtol=1e-6)
+
+
+def test_out_says_in_which_dtype_a_sum_is_computed():
+    """As `dtype=` does, which then must be out's."""
+    x = mg.tensor(np.random.default_rng(0).random(1001).astype(np.float32) * 3 + 0.1)
+    for name, args in (("sum", (0,)), ("nansum", (0,)), ("mean", (0,)), ("nanmean", (0,)), ("prod", (0,)), ("cumsum", (0,)), ("cumprod", (0,)), ("sum", ()), ("mean", ())):
+        t = x[:60] if "prod" in name else x
+        function, want = getattr(mg, name), getattr(mg, name)(t.double(), *args)
+        for keyword in ({}, {"dtype": "float64"}):
+            out = mg.empty(0, dtype="float64")
+            assert function(t, *args, out=out, **keyword) is out and out.tolist() == want.tolist() != function(t, *args).double().tolist()
+        for other, out in (("float32", "float64"), ("float64", "float32"), ("float64", "float16")):
+            with pytest.raises(RuntimeError, match="out must have the dtype of the result"):
+                function(t, *args, dtype=other, out=mg.empty(0, dtype=out))
+    whole = mg.full((70,), 200, dtype="int32")
+    assert mg.prod(whole[:40], out=mg.empty((), dtype="float64")).item() == 200.0 ** 40
+    assert mg.sum(mg.tensor([2.9, 1.9]), 0, out=mg.empty((), dtype="int64")).item() == 3 and mg.sum(whole, 0, out=mg.empty((), dtype="uint8")).item() == 14000 % 256
+    big = mg.full((3,), 1 / 3)
+    half = big.half()
+    assert mg.sum(half, 0, out=mg.empty(())).item() == half.float().sum().item() != half.sum().item()
+
+
+def test_masks_are_written_into_uint8_and_back():
+    for name in ("all", "any"):
+        function = getattr(mg, name)
+        for x in (X > 2, (X > 2).to(mg.uint8)):
+            for dtype in ("bool", "uint8"):
+                out = mg.empty(0, dtype=dtype)
+                assert function(x, 1, out=out) is out and out.tolist() == [bool(v) for v in function(x, 1).tolist()]
+        for dtype in ("int32", "float32"):
+            with pytest.raises(RuntimeError, match="dtype of the result"):
+                function(X > 2, 1, out=mg.empty(0, dtype=dtype))
+
+
+def test_a_result_of_half_precision_is_written_into_the_tensor_given():
+    """A function that rounds once computes on wide copies of its inputs; `out` is none of them."""
+    for name in ("std", "var"):
+        for x in (X, X.half()):
+            out = mg.zeros(2, dtype="float16")
+            assert getattr(mg, name)(x, 1, out=out) is out and out.tolist() == getattr(mg, name)(x, 1).half().tolist() != [0, 0]
+    x = mg.tensor([1.0, 3.0, 2048.0, np.nan]).half()
+    for dtype in ("float32", "float64", "float16"):
+        want = np.float32(2052 / 3) if dtype != "float64" else 2052 / 3
+        got = mg.nanmean(x, dtype=dtype)
+        assert got.dtype == dtype and got.item() == np.dtype(dtype).type(want), dtype
+        assert mg.masked.sum(x[:3], dtype=dtype).dtype == mg.masked.norm(x[:3], 2.0, dtype=dtype).dtype == dtype
+    assert mg.nanmean(x, out=mg.empty((), dtype="float32")).item() == np.float32(2052 / 3)
+    assert mg.nanmean(x.float(), dtype="float16").item() == np.float16(2052 / 3)
 
 
 def test_out_of_new_tensors_has_their_dtype():
