@@ -10,8 +10,8 @@ The rewrite, for a recorded list of launches (`Launch`):
 
     first  ...  then      becomes      (first, followed by then)  ...
 
-if `first` tells of its pieces (`pieces` beside its op) or is elementwise, and `then` an elementwise kernel over the
-same elements that reads what `first` writes; if the array is too large for the first-level cache; and if running `then`
+if `first` tells of its pieces (`pieces` beside its op) or is elementwise, and `then` a kernel that `follows` over the
+same elements, and reads what `first` writes; if the array is too large for the first-level cache; and if running `then`
 earlier changes nothing: it writes to no memory that `first` and the launches in between touch, and reads none that they
 write, but for that array, of which it reads the elements of its own piece only. A launch can follow another follower:
 chains of any length run piece by piece. Launches whose results nobody reads are left out before (`Uses.needed`).
@@ -28,17 +28,9 @@ from ..devices import open_device
 from ..devices.addresses import find
 from ..devices.base import Kernel, split
 from ..devices.cpu import ALIGN
-from ..devices.launch import KERNELS
 from ..devices.native import CACHED_BYTES, ffi
-from ..devices.work import PIECES, Arguments
+from ..devices.work import FOLLOWS, PIECES, Arguments
 
-# Elementwise kernels that may follow, with operands of the kernel's element type. Those of LIGHT wait for memory; the
-# others, and the rest of ops/activation.cu, compute so long that fetching what is beyond the caches is hidden: there
-# they are faster alone.
-LIGHT = frozenset("add sub mul div neg abs square reciprocal maximum minimum sqrt relu relu_backward leaky_relu "
-                  "leaky_relu_backward relu6 relu6_backward hardtanh hardtanh_backward hardswish hardsigmoid".split())
-HEAVY = frozenset("exp log tanh sigmoid".split())
-NOT_IN_PLACE = frozenset(("tanh_backward", "sigmoid_backward"))     # they read operands after they wrote the output
 _BYTES = {"f32": 4, "f64": 8}
 _LARGE = 1 << 16            # bytes of an array from which on it pays
 _APART = 8                  # launches from the first to a follower, at most, that are not of the group
@@ -156,8 +148,7 @@ def _name(kernel: Kernel) -> tuple[str, str]:
 def elementwise(kernel: Kernel) -> bool:
     """Is it one of those that may follow?"""
     name, suffix = _name(kernel)
-    of_activations = name in KERNELS and KERNELS[name].file == "ops/activation.cu"
-    return suffix in _BYTES and "plan" in kernel.names and (name in LIGHT or name in HEAVY or of_activations)
+    return suffix in _BYTES and "plan" in kernel.names and name in FOLLOWS
 
 
 def _strides(launch: Launch) -> tuple[_Array, list[list[int]], int] | None:
@@ -169,7 +160,7 @@ def _strides(launch: Launch) -> tuple[_Array, list[list[int]], int] | None:
     plan_at = list(kernel.names).index("plan")
     pointers = [i for i, kind in enumerate(kernel.signature) if kind in "op" and i != plan_at]
     dims, elements = (plan := ffi.cast("int64_t *", launch.arguments[plan_at]))[0], plan[1]
-    if name not in LIGHT and elements * _BYTES[suffix] > CACHED_BYTES:
+    if not FOLLOWS[name].light and elements * _BYTES[suffix] > CACHED_BYTES:
         return None
     strides = [[plan[2 + dims * (k + 1) + d] for d in range(dims)] for k in range(len(pointers))]
     whole = [prod([plan[2 + e] for e in range(d + 1, dims)]) for d in range(dims)]
@@ -271,7 +262,7 @@ class _Group:
         last, uses = self.arrays[-1].ptr, self.uses
         self.others = self.since(number)
         self.numbers.append(number)
-        self.unused.append(split(follower.launch.kernel.name)[0] not in NOT_IN_PLACE and uses.unread(last, number))
+        self.unused.append(FOLLOWS[split(follower.launch.kernel.name)[0]].in_place and uses.unread(last, number))
         self.free.discard(last)                 # of several arrays, one after the other, at this address
         if self.unused[-1]:
             self.free.add(last)

@@ -151,10 +151,11 @@ def _respelled(function: Callable, known: Collection[str], args: tuple[Any, ...]
 
 def is_short(function: Callable[..., Any]) -> bool:
     """Is it too short for the check of `guarded`? Functions of `minigrad` have it all the same, and layers never: they
-    call the functions where they are defined. So this decides for methods and for `nn.functional`."""
-    code = unwrap(function).__code__
-    return (function.__module__.rpartition(".")[2] in ("view", "matmul", "creation", "convert")
-            or code.co_varnames[:code.co_argcount] == ("input", "inplace"))
+    call the functions where they are defined. So this decides for methods and for `nn.functional`. Those of a module
+    with the name SHORT are."""
+    plain: Any = unwrap(function)
+    code = plain.__code__
+    return "SHORT" in plain.__globals__ or code.co_varnames[:code.co_argcount] == ("input", "inplace")
 
 
 class Guarded:

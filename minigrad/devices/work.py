@@ -67,6 +67,24 @@ def pieces(names: str, output: str, elements: Rule) -> None:
         PIECES[name] = Pieces(output, elements)
 
 
+class Follows(NamedTuple):
+    """An elementwise kernel that may run on each piece of an array as soon as that is written, with operands of its
+    element type. `light`: it waits for memory; others compute so long that fetching what is beyond the caches is
+    hidden, and are faster alone there. `in_place`: its output may have the memory of any operand."""
+
+    light: bool
+    in_place: bool
+
+
+FOLLOWS: dict[str, Follows] = {}    # filled by `follows` as the ops are imported
+
+
+def follows(names: str, light: bool = False, in_place: bool = True) -> None:
+    """Says that kernels may follow the launch that writes their operand; `names` are separated by spaces."""
+    for name in names.split():
+        FOLLOWS[name] = Follows(light, in_place)
+
+
 # ---- rules that several ops use --------------------------------------------------------------------------------------
 
 def each(count: int) -> Rule:

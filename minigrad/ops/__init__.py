@@ -121,12 +121,12 @@ def __getattr__(name: str) -> Any:
 
 
 def _takes_tensor(function: Any) -> bool:
-    """Is the first parameter annotated `Tensor`?"""
+    """Is the first parameter annotated `Tensor`, or as a tensor or a number?"""
     plain = getattr(function, "__wrapped__", function)
     code = getattr(plain, "__code__", None)
     if code is None or not code.co_argcount:
         return False
-    return plain.__annotations__.get(code.co_varnames[0]) in ("Tensor", Tensor)
+    return plain.__annotations__.get(code.co_varnames[0]) in ("Tensor", "Tensor | float", Tensor)
 
 
 def _signature(op: Elementwise) -> Signature:
@@ -179,7 +179,7 @@ def _augmented(function: Elementwise, change: Callable) -> Callable:
 
 def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) -> None:
     for name, function in public.items():
-        if isinstance(function, Elementwise) or _takes_tensor(function) or name in ("float_power", "xlogy"):
+        if isinstance(function, Elementwise) or _takes_tensor(function):
             setattr(Tensor, name, _method(function))
             if name in inplace:
                 setattr(Tensor, name + "_", in_place(name, function))

@@ -23,7 +23,7 @@ from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import KERNELS, by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import FusedPlan, elementwise_plan, not_half
-from ..devices.work import each, work
+from ..devices.work import each, follows, work
 from . import dispatch
 from .formula import formula
 from .math import abs as absolute
@@ -38,13 +38,13 @@ __all__ = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh",
 
 
 def activation(saves: str = "input", floats_only: bool = True, kernel: str = "",
-               flat: bool = False) -> Callable[[Callable], Any]:
+               flat: bool = False, light: str = "") -> Callable[[Callable], Any]:
     """Makes an activation function of a definition with one tensor and perhaps some numbers.
 
     It becomes an op with the kernels `kernel` (default: the definition's name) and `kernel_backward`. Plans walk them:
     any layout is taken, and nothing is copied. `saves`: "input" or "output", what the backward kernel reads, or "both":
     beside the output it reads the input where the output is nearly constant, unless that was changed since. `flat`: it
-    has parts of slope 0.
+    has parts of slope 0. `light`: which of its kernels wait for memory in a captured step, "forward" or "both".
     """
     def make(definition: Callable) -> Any:
         name = kernel or definition.__name__
@@ -57,8 +57,10 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "",
         launch("ops/activation.cu", f"{name}_backward", by_plan, half=True)
         work(name, each(1))
         work(f"{name}_backward", each(2))                       # the derivative, and its product with the gradient
+        follows(f"{name}_backward", light == "both", in_place=saves != dispatch.BOTH)
         if name not in KERNELS:                                 # those of sigmoid and tanh are elementwise primitives
             launch("ops/activation.cu", name, by_plan, half=True)
+            follows(name, light != "")
         call = dispatch.activation_with_numbers if op.attributes else dispatch.activation
         return public(op, call(op, saves))
     return make
@@ -151,7 +153,7 @@ def tanh(input: Tensor) -> Tensor:
 
 # ---- piecewise linear ------------------------------------------------------------------------------------------------
 
-@activation(saves="output", floats_only=False, flat=True)
+@activation(saves="output", floats_only=False, flat=True, light="both")
 def relu(input: Tensor) -> Tensor:
     """max(x, 0); the gradient at 0 is 0 (Nair and Hinton 2010). RuntimeError for bools."""
     return where(le(input, 0), 0 if not is_float(input.dtype) else 0.0, input)
@@ -163,13 +165,13 @@ def _relu_rule(input: Layout) -> None:
         fail("relu", "Boolean inputs not supported for relu", input, "convert first")
 
 
-@activation()
+@activation(light="both")
 def leaky_relu(input: Tensor, *, negative_slope: float = 0.01) -> Tensor:
     """max(x, 0) + negative_slope * min(x, 0) (Maas et al. 2013). Floats only."""
     return where(gt(input, 0), input, mul(input, negative_slope))
 
 
-@activation(floats_only=False, flat=True)
+@activation(floats_only=False, flat=True, light="both")
 def hardtanh(input: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """min(max(x, min_val), max_val); the gradient at the bounds is 0. RuntimeError for bools."""
     if min_val != min_val or max_val != max_val:
@@ -179,7 +181,7 @@ def hardtanh(input: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> T
     return where(ge(input, max_val), max_val, where(le(input, min_val), min_val, input))
 
 
-@activation(floats_only=False, flat=True)
+@activation(floats_only=False, flat=True, light="both")
 def relu6(input: Tensor) -> Tensor:
     """min(max(x, 0), 6); the gradient at 0 and at 6 is 0 (Krizhevsky 2010). RuntimeError for bools."""
     return where(ge(input, 6), 6, where(le(input, 0), 0, input))
@@ -194,13 +196,13 @@ hardtanh.check(_no_masks)
 relu6.check(_no_masks)
 
 
-@activation(flat=True)
+@activation(flat=True, light="forward")
 def hardsigmoid(input: Tensor) -> Tensor:
     """relu6(x + 3) / 6, which is sigmoid by straight lines (Howard et al. 2019). Floats only."""
     return where(ge(input, 3), 1.0, where(le(input, -3), 0.0, div(add(input, 3.0), 6.0)))
 
 
-@activation(flat=True)
+@activation(flat=True, light="forward")
 def hardswish(input: Tensor) -> Tensor:
     """x * relu6(x + 3) / 6, which is silu by straight lines (Howard et al. 2019). Floats only."""
     between = logical_and(gt(input, -3), lt(input, 3))

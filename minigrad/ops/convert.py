@@ -31,6 +31,7 @@ from .dispatch import constant
 
 __all__ = ["is_complex", "is_floating_point", "is_signed", "is_tensor", "numel", "promote_types",
            "can_cast", "result_type"]
+SHORT = True                # the functions, beside a check of their arguments: core/messages.py
 
 
 def _prepare_transfer(x: Layout, *, source: Device, target: Device) -> Plan:

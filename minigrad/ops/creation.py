@@ -29,6 +29,7 @@ from .math import copy
 __all__ = ["tensor", "as_tensor", "asarray", "from_numpy", "frombuffer", "from_dlpack", "empty", "zeros", "ones",
            "full", "empty_like", "zeros_like", "ones_like", "full_like", "arange", "linspace", "logspace", "eye",
            "tril_indices", "triu_indices", "clone"]
+SHORT = True                # the functions, beside a check of their arguments: core/messages.py
 
 
 _DLPACK_CUDA = (2, 13)          # DLPack's numbers of CUDA's memory: kDLCUDA, kDLCUDAManaged

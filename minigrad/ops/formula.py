@@ -384,18 +384,18 @@ def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
 
 
 @promoting
-def xlogy(input: Any, other: Any) -> Tensor:
+def xlogy(input: Tensor | float, other: Any) -> Tensor:
     """input * log(other), and 0 where input is 0 (unless other is NaN). One of the two may be a number.
 
     Integers and bools give the default float.
     """
-    input, other = as_float(input), as_float(other)
-    if not isinstance(other, Tensor):
-        other = constant(other, input.array.layout.dtype, input.array.layout.device)
-    if not isinstance(input, Tensor):
-        input = constant(input, other.array.layout.dtype, other.array.layout.device)
-    no_log = logical_and(eq(input, 0), logical_or(le(other, 0), eq(other, math.inf)))
-    return mul(input, log(where(no_log, 1.0, other)))
+    x, y = as_float(input), as_float(other)
+    if not isinstance(y, Tensor):
+        y = constant(y, x.array.layout.dtype, x.array.layout.device)
+    if not isinstance(x, Tensor):
+        x = constant(x, y.array.layout.dtype, y.array.layout.device)
+    no_log = logical_and(eq(x, 0), logical_or(le(y, 0), eq(y, math.inf)))
+    return mul(x, log(where(no_log, 1.0, y)))
 
 
 @promoting
@@ -430,7 +430,7 @@ def sinc(input: Tensor) -> Tensor:
 _SINC_SERIES = tuple([(-1) ** k / math.factorial(2 * k + 1) for k in range(9, 0, -1)])
 
 
-def float_power(input: Any, exponent: Any) -> Tensor:
+def float_power(input: Tensor | float, exponent: Any) -> Tensor:
     """input^exponent, computed in float64; each is a tensor or a number. In place (`float_power_`) of float64 only:
     RuntimeError."""
     return pow(*[cast(t, np.float64) if isinstance(t, Tensor) else float(t) for t in (input, exponent)])

@@ -20,6 +20,7 @@ from ..core.shape import BOOL, FLOAT32, INT64, default_float, fail, is_float
 from ..core.tensor import Tensor, new_tensor
 from ..devices.memory import Array, Buffer, Layout, alloc, layout
 from ..devices.plan import Plan, host_plan, not_half
+from ..devices.work import follows
 from .arguments import is_number
 from .convert import cast
 from .dispatch import binary, constant
@@ -371,6 +372,8 @@ where: Elementwise = Elementwise(
 copy = Elementwise("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda g: g}, oracle=np.array,
                    kernel_kinds="size", doc="A contiguous copy of `input`.")
 copy.called = "clone"
+follows("add sub mul div neg abs square reciprocal maximum minimum sqrt", light=True)
+follows("exp log tanh sigmoid")
 
 
 @where.samples

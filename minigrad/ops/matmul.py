@@ -28,6 +28,7 @@ from .view import as_matrix_transpose, as_reshaped
 
 __all__ = ["matmul", "mm", "bmm", "mv", "dot", "vdot", "outer", "addmm", "addmv", "addbmm", "baddbmm",
            "linear"]
+SHORT = True                # the functions, beside a check of their arguments: core/messages.py
 
 
 # ---- matmul ----------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ __all__ = ["reshape", "view", "view_as", "reshape_as", "permute", "transpose", "
            "movedim", "moveaxis", "expand", "expand_as", "broadcast_to", "broadcast_tensors", "squeeze",
            "unsqueeze", "flatten", "unflatten", "ravel", "contiguous", "atleast_1d", "atleast_2d",
            "atleast_3d", "select", "narrow", "diagonal", "diag", "diag_embed"]
+SHORT = True                # the functions, beside a check of their arguments: core/messages.py
 
 
 # ---- view_op, reshape ------------------------------------------------------------------------------------------------

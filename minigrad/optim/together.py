@@ -16,6 +16,7 @@ import ctypes
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from threading import get_ident
 from typing import Any, NamedTuple
@@ -43,7 +44,6 @@ _EXPRESSION = re.compile(r"^(?:UNARY|BINARY)\(\w+, (\w+), (.*?)\)(?: *//.*)?$|^(
 _TYPES: dict[str, tuple[str, Any]] = {"f32": ("float", ctypes.c_float), "f64": ("double", ctypes.c_double),
                                       "u8": ("uint8_t", ctypes.c_uint8)}
 _MOVED = {"i32": "f32", "i64": "f64"}       # moves go by size, and all that an update moves are floats
-_BOOLS = ("eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite")
 _kernels: dict[tuple, Kernel] = {}
 
 
@@ -112,17 +112,25 @@ class _Trace:
             text = f"{names[0]} != 0" if kind == "uint8_t" else f"({kind}){names[0]}"
         else:
             own = _TYPES[suffix][0]
-            kind, text = "uint8_t" if name in _BOOLS else own, f"of_{name}<{own}>({', '.join(names)})"
+            kind, text = "uint8_t" if _expressions()[name][1] else own, f"of_{name}<{own}>({', '.join(names)})"
             self.used.add(name)
         return self.lines.setdefault((kind, text), _Line(f"v{len(self.lines)}", kind, text, values, element))
 
     def functions(self) -> str:
-        """The functions that the lines call, each with the first expression (that of floats) of ops/elementwise.cu."""
-        found: dict[str, str] = {}
-        for value, text, test, condition in _EXPRESSION.findall((_PACKAGE / _ELEMENTWISE).read_text()):
-            found.setdefault(value or test, re.sub(r"\b(T|Wide)\b", "N", (text or condition).replace("WRAP", "")))
-        return "".join(f"template <class N> __device__ __forceinline__ auto of_{name}(N x"
-                       f"{', N y' * ('y' in found[name])}) {{ return {found[name]}; }}\n" for name in sorted(self.used))
+        """The functions that the lines call."""
+        found = {name: _expressions()[name][0] for name in sorted(self.used)}
+        return "".join(f"template <class N> __device__ __forceinline__ auto of_{name}(N x{', N y' * ('y' in text)}) "
+                       f"{{ return {text}; }}\n" for name, text in found.items())
+
+
+@cache
+def _expressions() -> dict[str, tuple[str, bool]]:
+    """The first expression (that of floats) of each function of ops/elementwise.cu, and whether it is a test."""
+    found: dict[str, tuple[str, bool]] = {}
+    for value, text, test, condition in _EXPRESSION.findall((_PACKAGE / _ELEMENTWISE).read_text()):
+        text = re.sub(r"\b(T|Wide)\b", "N", (text or condition).replace("WRAP", ""))
+        found.setdefault(value or test, (text, bool(test)))
+    return found
 
 
 class _Written(NamedTuple):

@@ -18,7 +18,7 @@ from minigrad import nn
 from minigrad.core import fusion
 from minigrad.devices import open_device
 from minigrad.devices.base import split
-from minigrad.devices.work import PIECES
+from minigrad.devices.work import FOLLOWS, PIECES
 from minigrad.nn import functional as F
 
 
@@ -366,16 +366,15 @@ def test_a_place_of_another_alignment_gets_a_copy():
     assert memory[1:].tolist() == [48.0] * (48 * 64) and copies(step)[0] == 0
 
 
-# ---- the tables of core/fusion.py against the kernels ----
+# ---- what ops say of kernels that follow, against the kernels ----
 
 CPU = open_device("cpu").kernels
 NATIVE = Path(__file__).parents[2] / "native"
 FOLLOWERS = [kernel for kernel in CPU if fusion.elementwise(kernel)]
 
 
-def test_the_tables_name_kernels():
-    names = {split(kernel.name)[0] for kernel in FOLLOWERS}
-    assert names >= fusion.LIGHT | fusion.HEAVY | fusion.NOT_IN_PLACE and not fusion.LIGHT & fusion.HEAVY
+def test_what_follows_are_kernels():
+    assert {split(kernel.name)[0] for kernel in FOLLOWERS} == set(FOLLOWS)
     room = int(re.search(r"PLAN_MAX = (\d+)", (NATIVE / "program.c").read_text())[1])
     assert all(k.signature[0] == "o" and k.signature.count("o") == 1 for k in FOLLOWERS)
     assert all(3 + k.signature.count("o") + k.signature.count("p") - 1 <= room for k in FOLLOWERS)
@@ -383,7 +382,7 @@ def test_the_tables_name_kernels():
 
 @pytest.mark.parametrize("kernel", FOLLOWERS, ids=lambda kernel: kernel.name)
 def test_a_follower_works_in_place(kernel):
-    """Its output may have the memory of any of its operands; `NOT_IN_PLACE` names those where that gives other bits."""
+    """Its output may have the memory of any of its operands; but of those that say otherwise."""
     rng, dtype = np.random.default_rng(0), np.float32 if kernel.name.endswith("f32") else np.float64
     scalars = [1.0 if kind == "d" else 1 for kind in kernel.signature if kind in "di"]
     operands, same = kernel.signature.count("p") - 1, True
@@ -398,7 +397,7 @@ def test_a_follower_works_in_place(kernel):
         for k in range(operands):
             arrays = numbers.astype(dtype)
             same &= run(arrays, arrays[k]) == want
-    assert same == (split(kernel.name)[0] not in fusion.NOT_IN_PLACE)
+    assert same == FOLLOWS[split(kernel.name)[0]].in_place
 
 
 def test_producers_are_the_kernels_that_call_mg_written():
