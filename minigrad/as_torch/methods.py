@@ -139,7 +139,7 @@ def _old_order(name: str, word: str) -> Callable[..., Any]:
     def method(*args: Any, **named: Any) -> Any:
         if "input" in named:
             args = (named.pop("input"), *args)
-        if len(args) > 2 and isinstance(args[2], Tensor) and not isinstance(args[1], Tensor):
+        if len(args) > (2 if word == "alpha" else 3) and isinstance(args[2], Tensor):   # the number may be a 0-d tensor
             named[word], args = args[1], (args[0], *args[2:])
         return new(*args, **named)
     return wraps(new)(method)

@@ -116,6 +116,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     **{f"torch.optim.{name}": (_OPTIM, _STATE, _COPIED, ".optim") for name in (
         "adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "lbfgs", "nadam", "optimizer", "radam", "rmsprop",
         "rprop", "sgd", "sparse_adam")},
+    "torch.optim._multi_tensor": (".optim",),
     "torch.optim.lr_scheduler": (".as_torch.small _LRScheduler", ".optim.lr_scheduler"),
     "torch.overrides": (".as_torch.small handle_torch_function has_torch_function has_torch_function_unary"
                         " has_torch_function_variadic is_tensor_like",),

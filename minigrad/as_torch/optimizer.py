@@ -79,4 +79,6 @@ def _grouped(tensorlistlist: Sequence[Sequence[Any]], with_indices: bool = False
     return {key: ([[entries[i] for i in at] for entries in tensorlistlist], at) for key, at in found.items()}
 
 
-Optimizer._group_tensors_by_device_and_dtype = staticmethod(_grouped)     # type: ignore[attr-defined]
+# what these call of `Optimizer`
+Optimizer._group_tensors_by_device_and_dtype = staticmethod(_grouped)               # type: ignore[attr-defined]
+Optimizer._cuda_graph_capture_health_check = lambda self: None                      # type: ignore[attr-defined]

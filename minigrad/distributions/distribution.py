@@ -70,6 +70,7 @@ class Distribution:
                         f"{tuple(value.shape)}) of "
                         f"distribution {type(self).__name__} to satisfy the constraint {constraint}, but found invalid "
                         f"values:\n{value}")
+        super().__init__()                              # of a class that is a Module, too
 
     @staticmethod
     def set_default_validate_args(value: bool) -> None:

@@ -28,6 +28,9 @@ from .distribution import Distribution, Independent, sum_rightmost, zeros_with
 _EMPTY = Size(())
 
 
+_KEPT = ("_cache_size", "_cached_x_y", "_inv", "domain", "codomain")        # what does not tell transforms apart
+
+
 class Transform:
     """An invertible function y = f(x). A class defines `_call`, `_inverse` and `log_abs_det_jacobian`.
 
@@ -43,20 +46,21 @@ class Transform:
         if cache_size not in (0, 1):
             raise ValueError(f"[Transform] cache_size must be 0 or 1; got {cache_size}")
         self._cache_size = cache_size
-        self._last: tuple[Any, Any] = None, None
-        self._found: ref[Transform] | None = None       # the inverse, as long as somebody holds it
+        self._cached_x_y: tuple[Any, Any] = None, None
+        self._inv: ref[Transform] | None = None         # the inverse, as long as somebody holds it
+        super().__init__()                              # of a class that is a Module, too
 
     @property
     def inv(self) -> Transform:
         """The inverse function."""
-        found = self._found() if self._found is not None else None
+        found = self._inv() if self._inv is not None else None
         if found is None:
             found = _Inverse(self)
-            self._found = ref(found)
+            self._inv = ref(found)
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_found": None}
+        return {**vars(self), "_inv": None}
 
     @property
     def event_dim(self) -> int:
@@ -66,23 +70,23 @@ class Transform:
     def with_cache(self, cache_size: int = 1) -> Any:
         """The same transform with another `cache_size`."""
         made = copy(self)
-        made._cache_size, made._last = cache_size, (None, None)
+        made._cache_size, made._cached_x_y = cache_size, (None, None)
         return made
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._cache_size and x is self._last[0]:
-            return self._last[1]
+        if self._cache_size and x is self._cached_x_y[0]:
+            return self._cached_x_y[1]
         y = self._call(x)
         if self._cache_size:
-            self._last = x, y
+            self._cached_x_y = x, y
         return y
 
     def _inv_call(self, y: Tensor) -> Tensor:
-        if self._cache_size and y is self._last[1]:
-            return self._last[0]
+        if self._cache_size and y is self._cached_x_y[1]:
+            return self._cached_x_y[0]
         x = self._inverse(y)
         if self._cache_size:
-            self._last = x, y
+            self._cached_x_y = x, y
         return x
 
     def _call(self, x: Tensor) -> Tensor:
@@ -111,7 +115,7 @@ class Transform:
     def __eq__(self, other: Any) -> bool:
         """Is it a transform of the same kind with equal parameters?"""
         return type(other) is type(self) and all(_same(v, vars(other).get(n)) for n, v in vars(self).items()
-                                                 if n not in ("_cache_size", "_last", "_found", "domain", "codomain"))
+                                                 if n not in _KEPT)
 
     def __hash__(self) -> int:
         return hash(type(self))

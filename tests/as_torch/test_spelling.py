@@ -136,6 +136,9 @@ def test_numbers_that_come_first(door):
     assert door.add(input=x, other=a).tolist() == door.add(x, other=a).tolist() == (x + a).tolist()
     assert x.clone().add_(2, a).tolist() == x.add(2, a).tolist() == door.add(x, 2, a).tolist() == x.add(a, alpha=2).tolist() == [7, 10]
     assert x.sub(2, a).tolist() == [-5, -6] and x.add(1).tolist() == door.add(x, 1).tolist() == [2, 3]
+    two = door.tensor(2.0)
+    assert x.clone().add_(two, a).tolist() == x.add(two, a).tolist() == x.add(a, alpha=2).tolist() and x.addcmul(two, a, b).tolist() == x.addcmul(a, b, value=2).tolist()
+    assert x.addcmul(two, a).tolist() == (x + two * a).tolist()
     assert x.clone().addcmul_(2, a, b).tolist() == door.addcmul(x, 2, a, b).tolist() == x.addcmul(a, b, value=2).tolist() == [13, 18]
     assert x.clone().addcdiv_(2, a, b).tolist() == x.addcdiv(a, b, value=2).tolist() == [4, 6]
     assert door.randint_like(x, high=3).max() < 3 and door.randint_like(x, 5, 6).tolist() == [5, 5]
@@ -944,6 +947,8 @@ def test_inner_names_of_optimizers(door):
     assert inner._get_value(door.tensor(2.5)) == 2.5 == inner._get_value(2.5) and inner._dispatch_sqrt(4.0) == 2 == inner._dispatch_sqrt(door.tensor(4.0)).item()
     assert inner._default_to_fused_or_foreach([p], False) == (False, False) and inner._get_scalar_dtype() == "float32" and inner._foreach_doc == ""
     assert inner._disable_dynamo_if_unsupported(single_tensor_fn=1)(len) is len and inner._stack_if_compiling(p) is p
+    from torch.optim._multi_tensor import SGD
+    assert SGD is door.optim.SGD and SGD([p], lr=1.0)._cuda_graph_capture_health_check() is None
     assert inner._get_capturable_supported_devices() == ["cuda"] and inner._view_as_real([p]) is None
     try:
         door.set_default_dtype(door.float64)

@@ -10,6 +10,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import distributions as D
+from minigrad import nn
 
 SPREAD = [[2.0, 0.5, 0.0], [0.5, 1.0, -0.3], [0.0, -0.3, 1.5]]
 LOWER = [[1.2, 0.0], [0.4, 0.7]]
@@ -586,6 +587,39 @@ def test_a_constraint_of_ones_own():
             return (value % 2 == 1).all(-1)
     assert Odd().check(mg.tensor([1, 3])) and repr(Odd()) == "Odd()" and Odd().event_dim == 1
     assert D.constraints.less_than(2.0).check(mg.tensor(1.0)) and not D.constraints.half_open_interval(0, 1).check(mg.tensor(1.0))
+
+
+def test_classes_that_are_modules_too():
+    """Each base begins the next one, as PyTorch's do."""
+    class Scale(D.Transform, nn.Module):
+        domain = codomain = D.constraints.real
+
+        def __init__(self):
+            super().__init__(cache_size=1)
+            self.factor = nn.Parameter(mg.tensor(2.0))
+
+        def _call(self, x):
+            return x * self.factor
+
+        def _inverse(self, y):
+            return y / self.factor
+
+        def log_abs_det_jacobian(self, x, y):
+            return self.factor.abs().log().expand(x.shape)
+
+    class Learned(D.Distribution, nn.Module):
+        arg_constraints = {}
+
+        def __init__(self):
+            super().__init__((3,), ())
+            self.loc = nn.Parameter(mg.zeros(3))
+
+    scale, learned = Scale(), Learned()
+    assert [*dict(scale.named_parameters())] == ["factor"] and [*dict(learned.named_parameters())] == ["loc"] and learned.batch_shape == (3,)
+    (-D.TransformedDistribution(D.Normal(0.0, 1.0), scale).log_prob(mg.tensor(1.0))).backward()
+    assert scale.factor.grad.item() == pytest.approx(0.5 - 1 / 8)
+    y = scale(x := mg.ones(2))
+    assert scale._cached_x_y[0] is x and scale._cached_x_y[1] is y and scale.inv is scale._inv()       # classes of other packages read them
 
 
 def test_divergences_of_ones_own():
