@@ -110,7 +110,7 @@ INVARIANT = {
 OWN_DERIVATIVES = {
     "cholesky_inverse": "torch gives the triangle that is not read a gradient", "cholesky_solve": "the same",
     "linalg.norm-subgradients_at_zero": "torch's second derivative at 0 is NaN",
-    "as_strided_scatter": "torch gives an element that is overwritten a gradient", "nextafter": "it is constant between its jumps", "fill": "a tensor of one number depends on nothing",
+    "as_strided_scatter": "torch gives an element that is overwritten a gradient", "fill": "a tensor of one number depends on nothing",
     "masked.logaddexp": "torch's second derivative at -inf is NaN",
     "cov": "torch computes with weights in their float32",
     **dict.fromkeys([f"nn.functional.max_unpool{n}d" for n in (1, 2, 3)], "of several values at one place, torch gives each the gradient of the last (samples without: -grad)"),

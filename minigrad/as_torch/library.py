@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 
 from ..autograd import Function
 from ..core.modes import no_grad
+from ..devices import open_device
 from ..linalg import LinAlgError as _LinAlgError  # noqa: F401 (programs import it from here)
+from ..nn.module import _target
 from .refused import refused
 
 _OPS: dict[str, CustomOpDef] = {}
@@ -74,6 +76,17 @@ def __getattr__(name: str) -> Any:
     if name[:1].isupper():
         return refused(name, "minigrad has no classes of PyTorch's C++")
     raise AttributeError(name)
+
+
+def _parse_to(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    """(device, dtype, non_blocking, memory_format) of the arguments of `Module.to`, None for what is not given."""
+    flag = next((v for v in (*args, kwargs.get("non_blocking")) if isinstance(v, bool)), False)
+    device, dtype = _target(*args, **kwargs)
+    return device if device is None else open_device(device), dtype, flag, kwargs.get("memory_format")
+
+
+has_lapack = True
+_nn = SimpleNamespace(_parse_to=_parse_to)
 
 
 def load_library(path: str) -> NoReturn:

@@ -23,7 +23,7 @@ from .types import TensorType, named_type, type_name
 # what is replaced: their arguments have other names or meanings in PyTorch
 _MODULE = Tensor.__module__
 _BEFORE: dict[str, Any] = {name: getattr(Tensor, name) for name in (
-    "type", "add", "add_", "addcdiv", "addcdiv_", "addcmul", "addcmul_", "sub", "sub_")}
+    "type", "add", "add_", "addcdiv", "addcdiv_", "addcmul", "addcmul_", "sub", "sub_", "real")}
 
 
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
@@ -154,7 +154,7 @@ METHODS: dict[str, Any] = {
     **subclass.METHODS, "adjoint": Tensor.mT.fget, "apply_": apply_, "map_": map_,          # type: ignore[attr-defined]
     "map2_": map2_, "is_set_to": is_set_to, "dim_order": dim_order, "fill_diagonal_": fill_diagonal_,
     "is_conj": lambda self: False, "is_neg": lambda self: False,
-    "conj_physical_": lambda input: input, "untyped_storage": untyped_storage,
+    "conj_physical_": lambda input: input, "real": property(lambda self: self), "untyped_storage": untyped_storage,
     "polygamma_": _writing("polygamma_", Tensor.polygamma), "is_shared": lambda self: False,
     "storage_offset": lambda self: (self.data_ptr() - self.array.storage.ptr) // self.itemsize,
     "is_cpu": property(lambda self: self.device.type == "cpu"),
@@ -187,6 +187,7 @@ _OF_MODULES = {"_register_load_state_dict_pre_hook": _register_load_state_dict_p
                "_register_state_dict_hook": _register_state_dict_hook,
                "__setstate__": lambda self, state: self.__dict__.update(state),       # what subclasses call
                "_flat_weights": property(lambda self: [w for layer in self.all_weights for w in layer]),
+               "_get_no_batch_dim": lambda self: self.ndims[0],
                "share_memory": lambda self: self, "compile": lambda self, *args, **named: None,
                "register_backward_hook": Module.register_full_backward_hook}
 

@@ -32,7 +32,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.amp": (".amp", ".as_torch.cuda_amp"),
     "torch.amp.*": (".amp",),
     "torch.ao": (),
-    "torch.autograd": (".autograd", ".as_torch.switches set_multithreading_enabled"),
+    "torch.autograd": (".autograd", ".as_torch.switches is_multithreading_enabled set_multithreading_enabled"),
     "torch.autograd.grad_mode": (".autograd", "", ".as_torch.switches set_multithreading_enabled"),
     "torch.autograd.forward_ad": (),
     "torch.autograd.gradcheck": (".autograd",),

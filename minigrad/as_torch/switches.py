@@ -40,6 +40,8 @@ def is_warn_always_enabled() -> bool:
 
 
 is_deterministic_algorithms_warn_only_enabled = is_warn_always_enabled
+is_inference_mode_enabled = is_warn_always_enabled      # tensors made in such a block are as others
+is_multithreading_enabled = is_warn_always_enabled
 
 
 def set_multithreading_enabled(mode: bool) -> Any:

@@ -193,7 +193,7 @@ def jacobian(func: Func, inputs: Tensors, create_graph: bool = False, strict: bo
     There is one backward pass for each element of the outputs.
 
     vectorize  accepted for PyTorch's signature, without effect; not together with `strict`: RuntimeError
-    strategy   must be "reverse-mode": NotImplementedError for "forward-mode"
+    strategy   "reverse-mode" or "forward-mode", without effect: the values do not depend on it
     """
     return _jacobian("jacobian", func, inputs, create_graph, strict, vectorize, strategy)
 
@@ -202,8 +202,6 @@ def _jacobian(name: str, func: Func, inputs: Tensors, create_graph: bool, strict
               strategy: str) -> Any:
     if strategy not in ("reverse-mode", "forward-mode"):
         raise ValueError(f"[{name}] strategy must be 'reverse-mode' or 'forward-mode'; got {strategy!r}")
-    if strategy == "forward-mode":
-        raise NotImplementedError(f"[{name}] strategy='forward-mode' is not supported; use 'reverse-mode'")
     if strict and vectorize:
         fail(name, "strict and vectorize cannot be asked for together", "strict=True, vectorize=True")
     listed, several = _listed(inputs, "inputs", name)

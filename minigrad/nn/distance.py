@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.shape import broadcast_shapes, fail
+from ..core.shape import broadcast_shapes, fail, result_type
 from ..core.tensor import Tensor
 from ..ops.formula import clamp_min, formula
 from ..ops.math import add, div, mul, sub
@@ -24,7 +24,8 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     if eps < 0:
         fail("cosine_similarity", "eps must not be negative", eps)
     shape = broadcast_shapes("cosine_similarity", x1.shape, x2.shape)
-    x1, x2 = x1.expand(shape), x2.expand(shape)
+    dtype = result_type(x1.array.layout, x2.array.layout)
+    x1, x2 = x1.expand(shape).to(dtype), x2.expand(shape).to(dtype)
     sizes = [clamp_min(norm(x, 2, dim, keepdim=True), eps) for x in (x1, x2)]
     return sum_op(mul(div(x1, sizes[0]), div(x2, sizes[1])), dim)
 

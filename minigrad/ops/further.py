@@ -38,10 +38,12 @@ from .math import (
     logical_not,
     lt,
     mul,
+    ne,
     neg,
     pow,
     sub,
     where,
+    zeros_of,
 )
 from .through import through
 from .view import (
@@ -162,9 +164,11 @@ gcd = Elementwise("gcd", np.gcd, "input other", kinds="i", kernel_kinds="", tens
                   doc="The greatest common divisor of integers, not negative.")
 lcm = Elementwise("lcm", np.lcm, "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.lcm,
                   doc="The least common multiple of integers, not negative.")
-nextafter = Elementwise("nextafter", np.nextafter, "input other", kinds="f", kernel_kinds="", tensors=2,
-                        oracle=np.nextafter,
-                        doc="The next floating-point number after `input` in the direction of `other`. No gradient.")
+nextafter = Elementwise(
+    "nextafter", np.nextafter, "input other",
+    {"input": lambda g, input, other: where(ne(input, other), g, 0.0), "other": lambda g: zeros_of(g)}, kinds="f",
+    kernel_kinds="", tensors=2, oracle=np.nextafter,
+    doc="The next floating-point number after `input` in the direction of `other`: a step beside `input`.")
 
 
 def _prepare_next(*layouts: Layout) -> Plan:

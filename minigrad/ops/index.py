@@ -79,13 +79,12 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     """The elements along `dim` that `index` names: for two dimensions and `dim` 0, out[i, j] = input[index[i, j], j].
 
     `index` (int64) has as many dimensions as `input`, and is not larger in any but `dim`; the result has its shape and
-    `input`'s dtype. Indices must be in [0, n), not negative: RuntimeError otherwise. `sparse_grad` is not supported.
+    `input`'s dtype. Indices must be in [0, n), not negative: RuntimeError otherwise. `sparse_grad` changes nothing: the
+    gradient is dense.
 
     >>> minigrad.tensor([[1, 2], [3, 4]]).gather(1, minigrad.tensor([[1], [0]])).tolist()
     [[2], [3]]
     """
-    if sparse_grad:
-        raise NotImplementedError("[gather] sparse_grad is not supported")
     have = input.array.layout
     if not index_dtype("gather", index).array.layout.size and index.ndim != input.ndim:     # empty: any shape will do
         return take_at(through(as_reshaped, input, (have.size,)), checked("gather", index, 1, 0), 0, 1)

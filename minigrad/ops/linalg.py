@@ -222,8 +222,7 @@ def matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool 
     if ord == "fro":
         return vector_norm_op(x, p=2.0, axes=tuple(sorted((rows, columns))), keepdim=builtins.bool(keepdim))
     if ord not in ("nuc", 1, -1, 2, -2, inf, -inf):
-        fail("linalg.matrix_norm", "ord must be 'fro', 'nuc', 1, -1, 2, -2, inf or -inf", repr(ord),
-             kind=ValueError if isinstance(ord, str) else RuntimeError)
+        fail("linalg.matrix_norm", "ord must be 'fro', 'nuc', 1, -1, 2, -2, inf or -inf", repr(ord))
     extreme = amin if not isinstance(ord, str) and ord < 0 else _largest
     if ord in ("nuc", 2, -2):
         values = factor.svdvals_op(permute(x, (*[i for i in range(have.ndim) if i not in (rows, columns)],
@@ -264,6 +263,8 @@ def cond(A: Tensor, p: Any = None) -> Tensor:
     matrices("linalg.cond", A.array.layout, square=p not in (None, 2, -2))
     if p in (None, 2, -2):
         s = factor.svdvals_op(A)
+        if not s.array.layout.shape[-1]:
+            return sum(s, -1)                           # of none
         return div(s[..., -1], s[..., 0]) if p == -2 else div(s[..., 0], s[..., -1])
     inverse, info = inv_ex(A)
     singular = gt(info, 0)
@@ -333,7 +334,7 @@ def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = N
         shape = broadcast_shapes("pinv", A.array.layout.shape[:-2], *several)
         each = [through(as_expanded, t, shape).reshape(-1) if isinstance(t, Tensor) else [t] * prod(shape)
                 for t in (atol, rtol)]
-        flat = A.expand(*shape, *A.shape[-2:]).reshape(-1, *A.shape[-2:])
+        flat = A.expand(*shape, *A.shape[-2:]).reshape(prod(shape), *A.shape[-2:])
         found = [pinv(a, hermitian=hermitian, atol=x, rtol=y) for a, x, y in zip(flat, *each, strict=True)]
         return (stack(found) if found else pinv(flat)).reshape(*shape, A.shape[-1], A.shape[-2])
     return factor.pinv_op(A, atol=_number(atol, "pinv"), rtol=_number(rtol, "pinv"), hermitian=bool(hermitian))

@@ -296,7 +296,10 @@ def _blend(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
 
 
 def _fits(name: str, input: Tensor, product: Tensor) -> Tensor:
-    """The product, if the input broadcasts to its shape."""
+    """The product, if the input broadcasts to its shape and has its dtype."""
+    if input.array.layout.dtype != product.array.layout.dtype:
+        fail(name, "input must have the dtype of the product", [input.array.layout, product.array.layout],
+             "convert with .to()")
     want, have = product.array.layout.shape, input.array.layout.shape
     if broadcast_shapes(name, have, want) != want:
         fail(name, "input must broadcast to the shape of the product", [input.array.layout, product.array.layout])

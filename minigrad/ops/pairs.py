@@ -80,6 +80,9 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
     if broadcast_shapes("addr", input.array.layout.shape, shape) != shape:
         fail("addr", "input must broadcast to the outer product", [input.array.layout, product.array.layout])
     dtype = promote(input.array.layout.dtype, product.array.layout.dtype)
+    for number in (beta, alpha):
+        if isinstance(number, bool) and dtype != BOOL or isinstance(number, float) and not is_float(dtype):
+            fail("addr", f"beta and alpha must be numbers of the kind of the tensors, {dtype}", [beta, alpha])
     if dtype == BOOL:
         alpha, beta = bool(alpha), bool(beta)
     product = product if alpha == 1 else mul(product, alpha)
@@ -532,6 +535,8 @@ def _addr_samples(make: Any) -> Iterator[tuple]:
 @addr.errors
 def _addr_errors(make: Any) -> Iterator[tuple]:
     yield (make(2, 3, 4), make(3), make(4), {}), RuntimeError, "broadcast"
+    yield (make.ints(3), make.ints(3), make.ints(3), {"alpha": 1.0}), RuntimeError, "kind of the tensors"
+    yield (make(3), make(3), make(3), {"beta": True}), RuntimeError, "kind of the tensors"
 
 
 addr.reference(lambda x, a, b, beta=1, alpha=1: beta * x + alpha * np.outer(a, b))

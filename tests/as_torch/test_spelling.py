@@ -580,7 +580,16 @@ def test_what_tensors_and_modules_say_of_themselves(door):
     x = door.arange(12.0).reshape(3, 4)
     assert x[1:, 2:].storage_offset() == 6 and x.storage_offset() == 0 and x.is_cpu and not x.is_nested and not x.is_shared()
     assert x.t().untyped_storage().nbytes() == x.nbytes and x.dtype not in (door.complex64, door.complex128)
-    assert x.clone().polygamma_(1).equal(x.polygamma(1)) and x.conj_physical_() is x
+    assert x.clone().polygamma_(1).equal(x.polygamma(1)) and x.conj_physical_() is x and x.real is x
+    net = nn.LSTM(2, 3)
+    assert [w is p for w, p in zip(net._flat_weights, net.parameters(), strict=True)] == [True] * 4 and nn.InstanceNorm2d(2)._get_no_batch_dim() == 3
+    assert not door.is_inference_mode_enabled() and not door.autograd.is_multithreading_enabled() and door._C.has_lapack
+    assert door.backends.cuda.preferred_linalg_library() == "default"
+    with door.backends.mkldnn.flags(enabled=False):
+        pass
+    parse = door._C._nn._parse_to
+    assert parse("cpu", door.float64) == (mg.device("cpu"), mg.float64, False, None) and parse(door.float32, True) == (None, mg.float32, True, None)
+    assert parse(x.double(), non_blocking=True) == (x.device, mg.float64, True, None)
     net = nn.Linear(2, 2)
     assert net.compile(mode="reduce-overhead") is None and net(door.ones(1, 2)).shape == (1, 2)
     assert mg.equal(door.ops.aten.native_layer_norm.default(x, (4,), None, None, 0.5)[0], mg.nn.functional.layer_norm(x, (4,), eps=0.5))
@@ -1024,3 +1033,15 @@ def test_more_inner_names(door):
     assert isinstance(layer.weight, nn.Parameter) and len([*layer.parameters()]) == 2
     with pytest.raises(KeyError), _reparametrize_module(layer, {"weights": door.ones(1)}):
         pass
+
+
+def test_convolution_of_time_batch_and_channels(door, torch):
+    given = [np.random.default_rng(k).standard_normal(shape) for k, shape in enumerate(((5, 2, 3), (3, 3, 4), (4,)))]
+    got, want = [lib.nn.functional.conv_tbc(*[lib.tensor(a) for a in given], 1).numpy() for lib in (door, torch)]
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_gather_takes_sparse_gradients_as_dense(door):
+    x = door.ones(3, requires_grad=True)
+    x.gather(0, door.tensor([1, 1]), sparse_grad=True).sum().backward()
+    assert x.grad.tolist() == [0, 2, 0]

@@ -36,6 +36,9 @@ def test_frexp_is_exact_for_all_sizes():
 
 def test_whole_numbers_and_neighbours():
     assert mg.gcd(mg.tensor([12, -8]), mg.tensor([18, 0])).tolist() == [6, 8] and mg.lcm(mg.tensor([4]), mg.tensor([6])).tolist() == [12]
+    x, to = mg.tensor([1.0, 2.0, 0.0], requires_grad=True), mg.tensor([2.0, 2.0, -1.0], requires_grad=True)
+    (mg.nextafter(x, to) * mg.tensor([3.0, 4.0, 5.0])).sum().backward()
+    assert x.grad.tolist() == [3, 0, 5] and to.grad.tolist() == [0, 0, 0]       # a step beside x, but where it is there
     assert mg.nextafter(mg.tensor(1.0), mg.tensor(2.0)).item() == np.nextafter(np.float32(1), np.float32(2))
 
 

@@ -176,7 +176,7 @@ def test_det_of_singular_matrices_has_its_gradient():
     (lambda: linalg.cholesky(-mg.eye(2)), linalg.LinAlgError, "positive definite"),
     (lambda: linalg.solve(mg.ones(2, 3), mg.ones(2)), RuntimeError, "square"),
     (lambda: linalg.norm(mg.ones(2, 2, 2), 1), RuntimeError, "one or two dimensions"),
-    (lambda: linalg.matrix_norm(mg.ones(2, 2), "max"), ValueError, "ord"),
+    (lambda: linalg.matrix_norm(mg.ones(2, 2), "max"), RuntimeError, "ord"),
     (lambda: linalg.vector_norm(mg.ones(2, dtype=mg.int64)), RuntimeError, "floating"),
     (lambda: linalg.qr(mg.ones(2, 2), "full"), RuntimeError, "mode"),
     (lambda: linalg.eigh(mg.ones(2, 2), "x"), RuntimeError, "UPLO"),
@@ -239,3 +239,18 @@ def test_pinv_takes_a_tolerance_for_each_matrix():
 def test_condition_numbers_of_singular_matrices():
     for p, want in ((1, math.inf), ("nuc", math.inf), ("fro", math.inf), (-2, 0.0), (None, math.inf)):
         assert mg.linalg.cond(mg.stack([mg.diag(mg.tensor([1.0, 0.0])), 2 * mg.eye(2)]), p)[0].item() == want
+
+
+def test_matrices_without_elements():
+    for shape in ((0, 0), (3, 0, 0), (0, 2, 2)):
+        assert mg.linalg.cond(mg.zeros(shape)).tolist() == mg.zeros(shape[:-2]).tolist()
+        tolerance = mg.full(shape[:-2], 0.1)
+        assert mg.linalg.pinv(mg.zeros(shape), rtol=tolerance).shape == shape
+
+
+@pytest.mark.parametrize("call", [lambda x: mg.addmm(x, mg.ones(2, 2), mg.ones(2, 2)), lambda x: mg.addmv(x[0], mg.ones(2, 2), mg.ones(2)),
+                                  lambda x: mg.baddbmm(x, mg.ones(1, 2, 2), mg.ones(1, 2, 2), beta=0), lambda x: mg.addbmm(x, mg.ones(1, 2, 2), mg.ones(1, 2, 2))])
+@pytest.mark.parametrize("dtype", [mg.float64, mg.int64])
+def test_what_is_added_to_a_product_has_its_dtype(call, dtype):
+    with pytest.raises(RuntimeError, match="must have the dtype of the product"):
+        call(mg.ones(2, 2, dtype=dtype))

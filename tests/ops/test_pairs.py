@@ -76,3 +76,11 @@ def test_nan_stays_nan_in_a_count_of_differences():
     a, b = mg.tensor([[1.0, mg.nan], [0.0, 0.0]]), mg.tensor([[1.0, mg.nan], [1.0, 0.0], [mg.inf, 0.0]])
     assert repr(mg.cdist(a, b, p=0).tolist()) == repr([[mg.nan] * 3, [mg.nan, 1.0, 1.0]])
     assert repr(mg.pdist(b, p=0).tolist()) == repr([mg.nan, mg.nan, 1.0])
+
+
+def test_cosine_similarity_of_two_dtypes(torch):
+    for a, b in (([[1, 2, -3]], [[0.5, 1.0, 2.0]]), ([[0.5, 1.0, 2.0]], [[3, 1, 4]])):
+        got, want = [lib.nn.functional.cosine_similarity(lib.tensor(a), lib.tensor(b)) for lib in (mg, torch)]
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-6)
+    with pytest.raises(RuntimeError, match="floating-point"):
+        mg.nn.functional.cosine_similarity(mg.tensor([[1, 2]]), mg.tensor([[1, 2]]))

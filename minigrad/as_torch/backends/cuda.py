@@ -17,6 +17,14 @@ def is_built() -> bool:
     return is_available()
 
 
+def preferred_linalg_library(backend: Any = None) -> str:
+    """"default": minigrad has no choice of libraries."""
+    return "default"
+
+
+preferred_blas_library = preferred_linalg_library
+
+
 def sdp_kernel(*args: Any, **named: Any) -> AbstractContextManager[None]:
     """A block that changes nothing: minigrad has one kernel for attention."""
     return nullcontext()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from ...devices.native import simd_level
+from .cudnn import flags as flags
 
 enabled = False
 
