@@ -2,7 +2,8 @@
 
 Other programs can read the file: it is a plain safetensors file that holds each tensor under its path, such as
 "model.0.weight" (a flat state dict keeps its keys). The nesting, and all that is not a tensor or an array, is JSON in
-the metadata of the file. There are no pickles, and loading runs no code from the file.
+the metadata of the file, and so is which tensors are Parameters or require gradients. There are no pickles, and loading
+runs no code from the file.
 
 The format: the length of the header (eight bytes, little-endian); the header, which is JSON with the dtype, shape and
 place of each tensor; then the values of the tensors. It is written and read here, one tensor after the other, so that
@@ -30,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from .core.tensor import Tensor
+from .nn.module import Parameter
 from .ops.creation import as_tensor
 
 if TYPE_CHECKING:
@@ -88,22 +90,24 @@ def _add_array(value: Any, path: str, arrays: dict[str, Any]) -> str:
     return name
 
 
-def _rebuild(form: Any, arrays: dict[str, Any], device: Any, made: dict[str, Any]) -> Any:
+def _rebuild(form: Any, arrays: dict[str, Any], device: Any, made: dict[str, Any], learned: dict[str, Any]) -> Any:
     """The value that `_describe` described. `made` holds the tensors made so far: equal names give the same tensor."""
     if not isinstance(form, dict):
         return form
     (kind, content), = form.items()
     if kind == "dict":
-        return {key: _rebuild(item, arrays, device, made) for key, item in content}
+        return {key: _rebuild(item, arrays, device, made, learned) for key, item in content}
     if kind in ("list", "tuple"):
-        parts = [_rebuild(item, arrays, device, made) for item in content]
+        parts = [_rebuild(item, arrays, device, made, learned) for item in content]
         return parts if kind == "list" else tuple(parts)
     if kind == "array":
         return arrays[content]
     if kind != "tensor":
         raise KeyError(kind)
     if content not in made:
-        made[content] = as_tensor(arrays[content]).to(device=device)
+        t = as_tensor(arrays[content]).to(device=device)
+        kind, requires_grad = learned.get(content, ("tensor", False))
+        made[content] = Parameter(t, requires_grad) if kind == "parameter" else t.requires_grad_(requires_grad)
     return made[content]
 
 
@@ -233,7 +237,7 @@ def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
 
     obj  tensors, NumPy arrays, numbers, strings, bools and None, in dicts (with keys that are strings, numbers or
          None), lists and tuples; else TypeError. Tensors may be on any device; a tensor that comes twice is written
-         once
+         once. A Parameter comes back as one, and what requires a gradient as a leaf that does
     f    a path, or a binary file that is open for writing. A file is replaced at once when the new one is complete;
          its mode stays, and so does a symbolic link to it
 
@@ -241,6 +245,8 @@ def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
     """
     arrays: dict[str, Any] = {}
     tree = {"version": _VERSION, "tree": _described(obj, arrays)}
+    tree["learned"] = {name: ("parameter" if isinstance(t, Parameter) else "tensor", t.requires_grad)
+                       for name, t in arrays.items() if isinstance(t, Parameter) or getattr(t, "requires_grad", False)}
     metadata = {_KEY: json.dumps(tree)}
     if hasattr(f, "write"):
         _write(f, arrays, metadata)
@@ -287,6 +293,6 @@ def load(f: str | os.PathLike[str] | IO[bytes], map_location: Device | str | Non
         tree = json.loads(metadata[_KEY])
         if tree["version"] > _VERSION:
             raise ValueError(f"it was written by a newer minigrad (format {tree['version']})")
-        return _rebuild(tree["tree"], arrays, device, {})
+        return _rebuild(tree["tree"], arrays, device, {}, tree.get("learned", {}))
     except Exception as error:
         raise ValueError(f"[load] the contents of {where} do not fit together: {error}") from None

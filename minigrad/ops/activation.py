@@ -25,6 +25,7 @@ from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import FusedPlan, elementwise_plan, not_half
 from ..devices.work import each, follows, work
 from . import dispatch
+from .arguments import must_fit
 from .formula import formula
 from .math import abs as absolute
 from .math import add, div, eq, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, sign, square, where
@@ -187,13 +188,15 @@ def relu6(input: Tensor) -> Tensor:
     return where(ge(input, 6), 6, where(le(input, 0), 0, input))
 
 
-def _no_masks(input: Layout, **bounds: float) -> None:
+def _hardtanh_rule(input: Layout, **bounds: float) -> None:
     if input.dtype == BOOL:
         fail("hardtanh", "Bool inputs not supported for hardtanh", input, "convert first")
+    for bound in bounds.values() if not is_float(input.dtype) else ():
+        must_fit("hardtanh", bound, input.dtype)
 
 
-hardtanh.check(_no_masks)
-relu6.check(_no_masks)
+hardtanh.check(_hardtanh_rule)
+relu6.check(_hardtanh_rule)
 
 
 @activation(flat=True, light="forward")
@@ -213,6 +216,9 @@ def hardswish(input: Tensor) -> Tensor:
 @formula
 def threshold(input: Tensor, threshold: float, value: float) -> Tensor:
     """x where x > threshold, else value; `threshold` and `value` are numbers."""
+    dtype = where.common_dtype((value, input))
+    if not is_float(dtype):
+        must_fit("threshold", value, dtype)
     return where(le(input, threshold), value, input)
 
 

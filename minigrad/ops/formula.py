@@ -280,8 +280,9 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         broadcast_shapes("clamp", input.array.layout.shape, *bounds)
     input = cast(input, dtype)
     for bound, outside in ((min, lt), (max, gt)):
-        if not isinstance(bound, Tensor) and bound != bound:
-            bound = constant(bound, dtype, input.array.layout.device)
+        if is_number(bound):
+            fitting = constant(bound, dtype, input.array.layout.device, "clamp")
+            bound = fitting if bound != bound else bound
         if isinstance(bound, Tensor) and is_float(bound.array.layout.dtype):
             input = where(logical_or(outside(input, bound), isnan(bound)), bound, input)    # a bound of NaN gives NaN
         elif bound is not None:

@@ -25,7 +25,7 @@ from .formula import formula, logaddexp, promoting, selection
 from .index import index_select
 from .join import cat, stack, tensor_split
 from .linalg import cross as cross_op
-from .math import add, div, gt, mul, ne, root, square, sub, where
+from .math import add, div, eq, gt, isinf, mul, ne, root, square, sub, where
 from .matmul import matmul, outer
 from .reduce import cumsum, mean, sum
 from .reduce import vector_norm as vector_norm_op
@@ -281,6 +281,12 @@ def _derivative(x: Tensor, a: int, h: Any, edge_order: int) -> Tensor:
     if unequal:
         share = div(right, add(left, right))
         inner = add(mul(_part(slopes, a, 0, n - 2), share), mul(_part(slopes, a, 1, n - 2), sub(1.0, share)))
+        # both slopes beside an infinite element are infinite: there each of the three elements has a weight of its own
+        before, middle, after = [_part(x, a, i, n - 2) for i in range(3)]
+        around = sub(mul(after, div(sub(1.0, share), right)), mul(before, div(share, left)))
+        weight = sub(div(1.0, left), div(1.0, right))           # 0 between equal gaps
+        alone = where(eq(weight, 0), around, add(around, mul(middle, weight)))
+        inner = where(isinf(middle), alone, inner)
     else:                                           # an infinite element between two others does not count
         inner = div(sub(_part(x, a, 2, n - 2), _part(x, a, 0, n - 2)), add(left, right))
     first, last = _part(slopes, a, 0, 1), _part(slopes, a, n - 2, 1)

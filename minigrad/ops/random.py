@@ -330,12 +330,12 @@ def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any 
     return _finish(_draw("normal", like_layout(input, dtype, device), generator, 0.0, 1.0), requires_grad)
 
 
-def _integers(to: Layout, low: int, high: int, generator: Generator | None) -> Array:
+def _integers(op: str, to: Layout, low: int, high: int, generator: Generator | None) -> Array:
     """An array of layout `to` with random integers, low <= x < high."""
     if not low < high:
-        fail("randint", "low must be less than high", [low, high])
-    must_fit("randint", low, to.dtype)
-    must_fit("randint", high - 1, to.dtype)
+        fail(op, "low must be less than high", [low, high])
+    must_fit(op, low, to.dtype)
+    must_fit(op, high - 1, to.dtype)
     bits = _bits(to, generator)
     if high - low >= 1 << 63:       # at least half of all numbers: of x and x + 2^63 at least one is in the range
         inside = logical_and(ge(bits, low), le(bits, high - 1))
@@ -360,7 +360,7 @@ def randint(*args: Any, low: int = 0, high: int | None = None, size: Any = None,
     if high is None or size is None:
         raise TypeError("[randint] expected randint(high, size) or randint(low, high, size), the size a tuple")
     to = layout_for((size,), INT64 if dtype is None else dtype, device, "randint")
-    return _finish(_integers(to, int(low), int(high), generator), requires_grad)
+    return _finish(_integers("randint", to, int(low), int(high), generator), requires_grad)
 
 
 def randint_like(input: Tensor, low: int | None = None, high: int | None = None, *, generator: Generator | None = None,
@@ -370,7 +370,8 @@ def randint_like(input: Tensor, low: int | None = None, high: int | None = None,
     low, high = (0, low) if high is None else (low or 0, high)
     if high is None:
         raise TypeError("[randint_like] needs high; got neither low nor high; randint_like(input, 10)")
-    return _finish(_integers(like_layout(input, dtype, device), int(low), int(high), generator), requires_grad)
+    to = like_layout(input, dtype, device)
+    return _finish(_integers("randint_like", to, int(low), int(high), generator), requires_grad)
 
 
 def _order(bits: Any, out: Any) -> None:
@@ -550,7 +551,7 @@ def random_(input: Tensor, *bounds: int | None, from_: int | None = None, to: in
         must_fit("random_", bound, np.dtype("uint8") if dtype == BOOL else dtype)
     if dtype == BOOL and high > 2:
         fail("random_", "the numbers of a bool tensor are 0 and 1", f"to={high}")
-    return _overwrite("random_", input, _integers(like_layout(input, INT64, None), low, high, generator))
+    return _overwrite("random_", input, _integers("random_", like_layout(input, INT64, None), low, high, generator))
 
 
 def _fills(name: str, input: Tensor, right: bool, invariant: str, got: str, fix: str) -> None:

@@ -53,6 +53,26 @@ def test_trees_round_trip(tmp_path_factory, tree):
     assert same(tree, load(path))
 
 
+def test_parameters_come_back_as_such(tmp_path):
+    """And so does what requires a gradient; files that tell of neither are read as before."""
+    p, fixed, w = nn.Parameter(mg.ones(2)), nn.Parameter(mg.ones(3).half(), requires_grad=False), mg.ones(2, requires_grad=True)
+    tree = {"p": p, "more": [fixed, (w, w * 2, p)], "plain": mg.ones(2), "array": np.ones(2)}
+    save(tree, tmp_path / "x")
+    found = load(tmp_path / "x")
+    assert same(tree, found) and found["more"][1][2] is found["p"]
+    for a, b in ((p, found["p"]), (fixed, found["more"][0]), (w, found["more"][1][0]), (w * 2, found["more"][1][1]), (tree["plain"], found["plain"])):
+        assert type(a) is type(b) and a.requires_grad == b.requires_grad and b.is_leaf
+    found["p"].sum().backward()
+    assert found["p"].grad.tolist() == [1, 1]
+    save(p, tmp_path / "p")
+    assert type(load(tmp_path / "p")) is nn.Parameter
+    state = nn.Linear(2, 3).state_dict()
+    save(state, tmp_path / "s")
+    assert not any(t.requires_grad or isinstance(t, nn.Parameter) for t in load(tmp_path / "s").values())
+    data = (tmp_path / "x").read_bytes()
+    assert type(load(BytesIO(data.replace(b"learned", b"unknown")))["p"]) is mg.Tensor           # of an older version
+
+
 def test_a_training_run_round_trips(tmp_path):
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     o = optim.Adam(model.parameters(), betas=(0.8, 0.9))

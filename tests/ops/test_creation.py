@@ -106,6 +106,16 @@ def test_where_and_clamp_take_numbers_that_fit():
                 call()
 
 
+def test_a_number_that_does_not_fit_is_refused_by_the_name_of_the_function():
+    F, low = mg.nn.functional, mg.tensor([1, 2, 100], dtype="int8")
+    for name, call in (("clamp", lambda: low.clamp(0, 300)), ("clamp", lambda: low.clamp(max=300)), ("clamp", lambda: low.clamp_(-300, 3)), ("clamp", lambda: mg.clamp_min(low, -300)), ("clamp", lambda: low.half().clamp(max=1e9)),
+                       ("clamp", lambda: low.long().clamp(-1 << 70, 1 << 70)), ("threshold", lambda: F.threshold(low, 5, 300)), ("hardtanh", lambda: F.hardtanh(low, -300, 3)), ("hardtanh", lambda: F.hardtanh(low, -1, 300)),
+                       ("hardtanh", lambda: F.hardtanh(low, -np.inf, 3)), ("randint_like", lambda: mg.randint_like(low, 300)), ("masked_fill", lambda: low.masked_fill(low > 1, 300)), ("where", lambda: mg.where(low > 1, low, 300))):
+        with pytest.raises(RuntimeError, match=rf"^\[{name}\] the number must fit"):
+            call()
+    assert F.threshold(low, 5, 2.5).tolist() == [2.5, 2.5, 100] and F.threshold(low, 300, 7).tolist() == [7, 7, 7] and F.hardtanh(low, -3, 4).tolist() == [1, 2, 4] and F.relu6(low).tolist() == [1, 2, 6]
+
+
 def test_numbers_are_written_as_they_are():
     writings = (lambda x, v: x.__setitem__(0, v[0]), lambda x, v: x.__setitem__(slice(2), v), lambda x, v: x.__setitem__(slice(0, 2), tuple(v)),
                 lambda x, v: x.__setitem__(mg.tensor([True, True]), v), lambda x, v: x.__setitem__(mg.tensor([0, 1]), v),

@@ -31,6 +31,12 @@ def test_gradient_is_numpys(edge_order):
     close(got, np.gradient(x, at, axis=1, edge_order=edge_order))
     inf = np.array([2, -2, np.inf, 3, -np.inf, 1, 2, np.nan, 0, 4])
     np.testing.assert_array_equal(mg.gradient(mg.tensor(inf))[0].numpy(), np.gradient(inf))
+    for row in ([1, 2, np.inf, 4, 5], [1, 2, -np.inf, 4, 5], [1, np.inf, np.inf, 4, 5], [1, np.inf, -np.inf, 4, 5], [np.inf, 2, np.inf, 4, np.inf], [1, 2, np.nan, 4, 5]):
+        got, = mg.gradient(mg.tensor(row, dtype="float64"), spacing=(mg.tensor([0.0, 1, 3, 4, 7]),), edge_order=edge_order)
+        with np.errstate(invalid="ignore"):
+            close(got, np.gradient(np.array(row), np.array([0.0, 1, 3, 4, 7]), edge_order=edge_order))
+    got, = mg.gradient(mg.tensor([1, 2, np.inf, 4, 5]), spacing=(mg.arange(5.0),))          # between equal gaps it does not count
+    assert got.tolist() == [1, np.inf, 1, -np.inf, 1]
     got, = mg.gradient(mg.tensor(x), spacing=0.5, dim=0, edge_order=edge_order)
     close(got, np.gradient(x, 0.5, axis=0, edge_order=edge_order))
 
