@@ -20,7 +20,7 @@
  * errors are summed separately (Knuth's two-sum). The error stays at a few roundings whatever the length. Moments take
  * two passes over each block while it is in the cache; blocks are joined by Chan's formula, never by E[x^2] - E[x]^2.
  * Where the sum of a block, or of squares, leaves the range of float, the block is added again in double: a mean, a
- * deviation or a norm is then still right.
+ * deviation or a norm is then still right. For double, such an output is computed again at the end, scaled (scaled_again).
  *
  * Same bits: blocks and chunks are cut by shape alone, so neither the thread count nor the other outputs matter.
  */
@@ -310,17 +310,22 @@ static inline double total(Partial from, int64_t j) {
   const double s = from.high[j] + from.low[j];          /* low is NaN where high is infinite */
   return s == s ? s : from.high[j];
 }
-static void sum_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
-  (void)second, (void)n;
-  for (int64_t j = 0; j < width; j++) ((T *)out)[k + j] = (T)total(from, j);
+/* Is this result of type double out of range? From here on down, the squares it comes from have lost digits. */
+#define LEAST_ROOT 0x1p-500
+INLINE int is_out(double result, double least) { return !(result - result == 0) || result < least; }
+INLINE void look(int *again, double result, double least) {
+  if (!IS_WIDER && is_out(result, least)) __atomic_store_n(again, 1, __ATOMIC_RELAXED);
 }
-static void mean_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
-  (void)second;
-  for (int64_t j = 0; j < width; j++) ((T *)out)[k + j] = (T)(total(from, j) / (double)n);
+static void sum_store(void *out, void *again, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)n;
+  for (int64_t j = 0; j < width; j++) look(again, ((T *)out)[k + j] = (T)total(from, j), -INFINITY);
 }
-static void root_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
-  (void)second, (void)n;
-  for (int64_t j = 0; j < width; j++) ((T *)out)[k + j] = (T)sqrt(total(from, j));
+static void mean_store(void *out, void *again, int64_t k, Partial from, int64_t width, int64_t n) {
+  for (int64_t j = 0; j < width; j++) look(again, ((T *)out)[k + j] = (T)(total(from, j) / (double)n), -INFINITY);
+}
+static void root_store(void *out, void *again, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)n;
+  for (int64_t j = 0; j < width; j++) look(again, ((T *)out)[k + j] = (T)sqrt(total(from, j)), LEAST_ROOT);
 }
 #elif TYPE_IS != 5
 FOLD(SUM, sum)
@@ -576,14 +581,15 @@ static void moments_merge(Partial a, Partial b, int64_t width, int64_t n, int64_
     a.low[j] += b.low[j] + delta * delta * weight;
   }
 }
-typedef struct { T *out; double divisor; int64_t root; } Spread;
+typedef struct { T *out; double divisor; int64_t root; int again; } Spread;
+static inline double least_of(const Spread *spread) { return spread->root ? LEAST_ROOT : LEAST_ROOT * LEAST_ROOT; }
 static void moments_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
   (void)n;
-  const Spread *spread = second;
+  Spread *spread = second;
   for (int64_t j = 0; j < width; j++) {
     const double var = from.low[j] / spread->divisor;
-    ((T *)out)[k + j] = (T)((double)from.value[j] + from.high[j]);
-    spread->out[k + j] = (T)(spread->root ? sqrt(var) : var);
+    look(&spread->again, ((T *)out)[k + j] = (T)((double)from.value[j] + from.high[j]), -INFINITY);
+    look(&spread->again, spread->out[k + j] = (T)(spread->root ? sqrt(var) : var), least_of(spread));
   }
 }
 #endif
@@ -832,17 +838,66 @@ static void reduce(const Op *op, void *out, void *second, const T *x, const int6
   if (job.split) mg_parallel(job.keep, PIECE_COLUMNS, join_piece, &job);
 }
 
+#if TYPE_IS == 2
+/* The outputs that are out of range, again: of finite elements divided by a power of 2 near the largest of them. */
+NOINLINE __attribute__((cold)) void scaled_again(T *out, const T *x, const int64_t *plan, int mean, Spread *spread, int root) {
+  const int64_t *shape = plan + 2, *stride = shape + plan[0] + plan[1];
+  const Dims kept = {plan[0], shape, stride}, reduced = {plan[1], shape + plan[0], stride + plan[0]};
+  int64_t keep = 1, n = 1;
+  for (int64_t d = 0; d < kept.ndim; d++) keep *= kept.shape[d];
+  for (int64_t d = 0; d < reduced.ndim; d++) n *= reduced.shape[d];
+  Walk walk;
+#define EACH(v, ...) \
+  walk_start(&walk, reduced, from, 0); \
+  for (int64_t i = 0; i < n; i++, walk_next(&walk)) { \
+    const double v = scalbn(*walk.p, -power); \
+    __VA_ARGS__; \
+  }
+  for (int64_t k = 0; k < keep; k++) {
+    if (!is_out(out[k], root ? LEAST_ROOT : -INFINITY) && !(spread && is_out(spread->out[k], least_of(spread)))) continue;
+    walk_start(&walk, kept, x, k);
+    const T *const from = walk.p;
+    int power = 0;
+    double largest = 0;
+    EACH(v, largest = v - v == 0 ? MAX(largest, fabs(v)) : INFINITY);
+    if (largest == 0 || largest == INFINITY) continue;
+    frexp(largest, &power);
+    long double s = 0, squares = 0;
+    EACH(v, s += v, squares += (long double)v * v);
+    const double centre = (double)(s / (long double)n);
+    out[k] = scalbn(root ? (double)sqrtl(squares) : mean ? centre : (double)s, power);
+    if (!spread) continue;
+    squares = 0;
+    EACH(v, squares += (long double)(v - centre) * (v - centre));
+    const double var = (double)squares / spread->divisor;
+    spread->out[k] = spread->root ? scalbn(sqrt(var), power) : scalbn(var, 2 * power);
+  }
+#undef EACH
+}
+#else
+#define scaled_again(...) ((void)0)
+#endif
+
 #define REDUCTION(name, type, family, finish, more) \
   void FN(name)(type *out, const T *x, const int64_t *plan) { \
     static const Op op = {family##_rows, family##_strip, family##_merge, more, finish##_store}; \
     reduce(&op, out, 0, x, plan); \
   }
 #if TYPE_IS != 5
-REDUCTION(sum, T, sum, sum, 0)
 #if IS_REAL
-REDUCTION(mean, T, sum, mean, 0)
+#define FLOAT_REDUCTION(name, family, finish, mean, root) \
+  void FN(name)(T *out, const T *x, const int64_t *plan) { \
+    static const Op op = {family##_rows, family##_strip, family##_merge, 0, finish##_store}; \
+    int again = 0; \
+    reduce(&op, out, &again, x, plan); \
+    if (again) scaled_again(out, x, plan, mean, 0, root); \
+  }
 #define squares_merge sum_merge
-REDUCTION(norm, T, squares, root, 0)
+FLOAT_REDUCTION(sum, sum, sum, 0, 0)
+FLOAT_REDUCTION(mean, sum, mean, 1, 0)
+FLOAT_REDUCTION(norm, squares, root, 0, 1)
+#else
+REDUCTION(sum, T, sum, sum, 0)
 #endif
 REDUCTION(prod, T, prod, value, 0)
 #endif
@@ -856,8 +911,9 @@ REDUCTION(all, uint8_t, count, all, 0)
 #if IS_REAL
 void FN(moments)(T *mean, T *spread, const T *x, const int64_t *plan, double divisor, int64_t root) {
   static const Op op = {moments_rows, moments_strip, moments_merge, 0, moments_store};
-  Spread to = {spread, divisor, root};
+  Spread to = {spread, divisor, root, 0};
   reduce(&op, mean, &to, x, plan);
+  if (to.again) scaled_again(mean, x, plan, 1, &to, 0);
 }
 #endif
 

@@ -134,7 +134,7 @@ INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, con
  *
  * Softmax keeps the exponentials in y while it sums them, and scales them there: one exp per element. So does the
  * backward of logsumexp, gx = gy * softmax(x): computed from x, because exp(x - y) is inaccurate where y is large.
- * Beside an infinite m nothing else counts: the gradient of the rest is exp(x - inf) = 0, as if s were 1.
+ * Beside an infinite m nothing else counts: the elements equal to it share the gradient.
  */
 typedef struct {
   T *y;
@@ -155,6 +155,22 @@ NOINLINE V infinite_or_nan(V m, const T *x, int64_t n, int64_t stride, int lines
   return m;
 }
 
+/* The gradient of a line whose maximum m is infinite: g in equal shares; NaN if there is NaN. */
+NOINLINE __attribute__((cold)) void share_infinite(T *y, const T *x, int64_t n, int64_t stride, T m, T g) {
+  T count = 0;
+  for (int64_t q = 0; q < n * stride; q += stride) count += x[q] == m ? 1 : x[q] == x[q] ? 0 : (T)NAN;
+  for (int64_t q = 0; q < n * stride; q += stride) y[q] = (x[q] == m) * (g / count);
+}
+
+/* ... of those of neighbouring lines, `width` <= 4 VL, that are of that kind */
+NOINLINE __attribute__((cold)) void share_columns(T *y, const T *x, const T *g, const V *m, int width, int64_t n,
+                                                  int64_t inner) {
+  for (int l = 0; l < width; l++) {
+    const T largest = m[l / VL][l % VL];
+    if (MATH(fabs)(largest) == INFINITY) share_infinite(y + l, x + l, n, inner, largest, g[l]);
+  }
+}
+
 /* The last pass is shared, too: what is asked for is read once a run. */
 NOINLINE void finish_run(T *y, const T *x, int64_t n, V shift, V factor, int scaled, int stream) {
   if (scaled) EACH_VECTOR(j, k, n, put_n(y + j, load_n(x + j, k) * factor, k, stream););
@@ -166,8 +182,14 @@ NOINLINE void finish_rows(const softmax_args *a, int64_t row, const T *m, const 
   for (int r = 0; r < rows; r++, row++) {
     const T *x = a->x + row * n;
     T all = 0;
-    if (of >= LOGSUMEXP && MATH(fabs)(m[r]) == INFINITY) all = infinite_or_nan(vset(m[r]), x, n, 1, 1)[0];
-    const V factor = of == LOGSUMEXP_BACK ? vset(a->gy[row] / (all == INFINITY ? 1 : s[r])) :
+    if (of >= LOGSUMEXP && MATH(fabs)(m[r]) == INFINITY) {
+      if (of == LOGSUMEXP_BACK) {
+        share_infinite(a->y + row * n, x, n, 1, m[r], a->gy[row]);
+        continue;
+      }
+      all = infinite_or_nan(vset(m[r]), x, n, 1, 1)[0];
+    }
+    const V factor = of == LOGSUMEXP_BACK ? vset(a->gy[row] / s[r]) :
                      of == SOFTMAX ? vset(1 / s[r]) : log_of(vset(s[r]));
     if (of == LOGSUMEXP) a->y[row] = all != 0 ? all : m[r] + factor[0];
     else
@@ -193,15 +215,16 @@ INLINE void finish_columns_of(const softmax_args *a, int64_t o, int64_t i, V *m,
   T *y = of == LOGSUMEXP ? a->y + o * inner + i : a->y + o * n * inner + i;
   V all[4];
   EACH_PART(w) {
-    all[w] = of >= LOGSUMEXP ? infinite_or_nan(m[w], x + w * VL, n, inner, k) : vzero();
-    if (of == LOGSUMEXP_BACK)
-      s[w] = load_n(a->gy + o * inner + i + w * VL, k) / vselect((VM)(all[w] == vset(INFINITY)), vset(1), s[w]);
+    all[w] = of == LOGSUMEXP ? infinite_or_nan(m[w], x + w * VL, n, inner, k) : vzero();
+    if (of == LOGSUMEXP_BACK) s[w] = load_n(a->gy + o * inner + i + w * VL, k) / s[w];
     else s[w] = of == SOFTMAX ? 1 / s[w] : log_of(s[w]);
   }
   if (of == LOGSUMEXP) EACH_PART(w) store_n(y + w * VL, vselect((VM)(all[w] != vzero()), all[w], m[w] + s[w]), k);
-  else if (keeps(of))
+  else if (keeps(of)) {
+    T *to = y;
     for (int64_t q = 0; q < n; q++, y += inner) EACH_PART(w) store_n(y + w * VL, load_n(y + w * VL, k) * s[w], k);
-  else
+    if (of == LOGSUMEXP_BACK) share_columns(to, x, a->gy + o * inner + i, m, (W - 1) * VL + k, n, inner);
+  } else
     for (int64_t q = 0; q < n; q++, x += inner, y += inner)
       EACH_PART(w) store_n(y + w * VL, load_n(x + w * VL, k) - m[w] - s[w], k);
 }

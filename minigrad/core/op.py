@@ -135,8 +135,8 @@ class Primitive(Documented):
             self.backward = backward                            # type: ignore[method-assign]
 
     def _check_vjps(self) -> None:
-        known = {"g", "out", *self.inputs, *[f"{n}_shape" for n in self.inputs], *self.attributes}
         for name, vjp in self.vjps.items():
+            known = {"g", "out", *self.inputs, f"{name}_shape", *self.attributes}   # no edge keeps another one's shape
             if name not in self.inputs:
                 raise TypeError(f"[{self.name}] there is a VJP of {name!r}; the inputs are {', '.join(self.inputs)}")
             positional, keywords = parameters(vjp)

@@ -14,7 +14,24 @@ from ..ops.creation import as_tensor, eye, full_like
 from ..ops.formula import clamp, clamp_min, xlogy
 from ..ops.join import stack
 from ..ops.linalg import cholesky, solve_triangular
-from ..ops.math import digamma, erf, erfinv, ge, gt, le, lgamma, log, log1p, lt, sign, where
+from ..ops.math import (
+    atan2,
+    digamma,
+    erf,
+    erfc,
+    erfinv,
+    expm1,
+    ge,
+    gt,
+    le,
+    lgamma,
+    log,
+    log1p,
+    lt,
+    sign,
+    sqrt,
+    where,
+)
 from ..ops.random import exponential_, rand, randn
 from ..ops.softmax import softmax
 from . import constraints
@@ -33,6 +50,12 @@ def normal_like(shape: Sequence[int], like: Tensor) -> Tensor:
 def uniform_like(shape: Sequence[int], like: Tensor) -> Tensor:
     """Numbers in (0, 1) in the dtype and on the device of `like`: 0 becomes the smallest number of the dtype."""
     return clamp_min(rand(tuple(shape), dtype=like.dtype, device=like.device), float(finfo(like.dtype).tiny))
+
+
+def log1p_square(z: Tensor) -> Tensor:
+    """log(1 + z^2), also where the square leaves the range."""
+    large = z.abs() > 1e9
+    return where(large, 2 * log(where(large, z, 1.0).abs()), log1p(where(large, 0.0, z) ** 2))
 
 
 class Centred:
@@ -94,12 +117,13 @@ class Normal(_LocScale):
         return log(self.scale) + 0.5 * (1 + math.log(2 * math.pi))
 
     def cdf(self, value: Tensor) -> Tensor:
-        """(1 + erf((x - loc) / (scale sqrt(2)))) / 2"""
-        return 0.5 * (1 + erf((self._checked(value) - self.loc) / (self.scale * math.sqrt(2))))
+        """(1 + erf((x - loc) / (scale sqrt(2)))) / 2, without the sum, which loses small ones"""
+        return 0.5 * erfc((self.loc - self._checked(value)) / (self.scale * math.sqrt(2)))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """loc + scale sqrt(2) erfinv(2 p - 1)"""
-        return self.loc + self.scale * erfinv(2 * value - 1) * math.sqrt(2)
+        """loc + scale sqrt(2) erfinv(2 p - 1), computed without 2 p - 1, which loses small p"""
+        from ..ops.special import ndtri
+        return self.loc + self.scale * ndtri(value)
 
 
 class Laplace(_LocScale):
@@ -125,14 +149,15 @@ class Laplace(_LocScale):
         return 1 + log(2 * self.scale)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """(1 - sign(x - loc) (e^(-|x - loc| / scale) - 1)) / 2"""
-        d = self._checked(value) - self.loc
-        return 0.5 - 0.5 * sign(d) * (-d.abs() / self.scale).expm1()
+        """e^(-|x - loc| / scale) / 2 below loc, 1 minus that above"""
+        y = (self._checked(value) - self.loc) / self.scale
+        above = y > 0                           # each side of its own: the slope at loc is not that of |x - loc|
+        return where(above, 1 - 0.5 * (-where(above, y, 0.0)).exp(), 0.5 * where(above, 0.0, y).exp())
 
     def icdf(self, value: Tensor) -> Tensor:
-        """loc - scale sign(p - 1/2) log(1 - 2 |p - 1/2|)"""
-        d = value - 0.5
-        return self.loc - self.scale * sign(d) * log1p(-2 * d.abs())
+        """loc + scale log(2 p) for p < 1/2, loc - scale log(2 (1 - p)) above"""
+        high = value > 0.5
+        return self.loc + self.scale * where(high, -1.0, 1.0) * log(2 * where(high, 1 - value, value))
 
 
 class Cauchy(_LocScale):
@@ -155,19 +180,20 @@ class Cauchy(_LocScale):
     def log_prob(self, value: Tensor) -> Tensor:
         """-log(pi scale) - log(1 + ((x - loc) / scale)^2)"""
         z = (self._checked(value) - self.loc) / self.scale
-        return -math.log(math.pi) - log(self.scale) - log1p(z * z)
+        return -math.log(math.pi) - log(self.scale) - log1p_square(z)
 
     def entropy(self) -> Tensor:
         """log(4 pi scale)"""
         return math.log(4 * math.pi) + log(self.scale)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """arctan((x - loc) / scale) / pi + 1/2"""
-        return ((self._checked(value) - self.loc) / self.scale).atan() / math.pi + 0.5
+        """arctan((x - loc) / scale) / pi + 1/2, as the angle of the point (loc - x, scale): small ones are not lost"""
+        return atan2(self.scale, self.loc - self._checked(value)) / math.pi
 
     def icdf(self, value: Tensor) -> Tensor:
-        """loc + scale tan(pi (p - 1/2))"""
-        return self.loc + self.scale * (math.pi * (value - 0.5)).tan()
+        """loc + scale tan(pi (p - 1/2)) = loc - scale / tan(pi p)"""
+        return self.loc + self.scale * where((value - 0.5).abs() < 0.25, (math.pi * (value - 0.5)).tan(),
+                                             -1 / (math.pi * value).tan())
 
 
 class Gumbel(_LocScale):
@@ -307,7 +333,7 @@ class Exponential(Parametric):
 
     def cdf(self, value: Tensor) -> Tensor:
         """1 - e^(-rate x)"""
-        return 1 - (-self.rate * self._checked(value)).exp()
+        return -expm1(-self.rate * self._checked(value))
 
     def icdf(self, value: Tensor) -> Tensor:
         """-log(1 - p) / rate"""
@@ -418,7 +444,7 @@ class StudentT(Parametric):
         y = (self._checked(value) - self.loc) / self.scale
         half = 0.5 * self.df
         total = log(self.scale) + 0.5 * log(self.df) + 0.5 * math.log(math.pi) + lgamma(half) - lgamma(half + 0.5)
-        return -0.5 * (self.df + 1) * log1p(y * y / self.df) - total
+        return -0.5 * (self.df + 1) * log1p_square(y / sqrt(self.df)) - total
 
     def entropy(self) -> Tensor:
         """log(scale) + (df + 1) / 2 (digamma((df + 1) / 2) - digamma(df / 2)) + log(df) / 2 + log(B(1 / 2, df / 2))"""
@@ -454,14 +480,6 @@ class _Half(Parametric):
         value = self._checked(value)
         return where(ge(value, 0), self._whole.log_prob(value) + math.log(2), -math.inf)
 
-    def cdf(self, value: Tensor) -> Tensor:
-        """2 P(whole <= x) - 1"""
-        return 2 * self._whole.cdf(self._checked(value)) - 1
-
-    def icdf(self, value: Tensor) -> Tensor:
-        """The quantile (p + 1) / 2 of the whole"""
-        return self._whole.icdf((value + 1) / 2)
-
     def entropy(self) -> Tensor:
         """That of the whole - log(2)"""
         return self._whole.entropy() - math.log(2)
@@ -482,6 +500,14 @@ class HalfNormal(_Half):
         """scale^2 (1 - 2 / pi)"""
         return self.scale * self.scale * (1 - 2 / math.pi)
 
+    def cdf(self, value: Tensor) -> Tensor:
+        """erf(x / (scale sqrt(2)))"""
+        return erf(self._checked(value) / (self.scale * math.sqrt(2)))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """scale sqrt(2) erfinv(p)"""
+        return self.scale * math.sqrt(2) * erfinv(value)
+
 
 class HalfCauchy(_Half):
     """|x| for x from Cauchy(0, scale)."""
@@ -497,6 +523,14 @@ class HalfCauchy(_Half):
     def variance(self) -> Tensor:
         """inf"""
         return self._whole.variance
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """2 / pi arctan(x / scale)"""
+        return (self._checked(value) / self.scale).atan() * (2 / math.pi)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """scale tan(pi p / 2)"""
+        return self.scale * (value * (math.pi / 2)).tan()
 
 
 class Dirichlet(Parametric):

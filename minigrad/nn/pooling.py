@@ -19,8 +19,9 @@ from ..core.half import rounds_once
 from ..core.shape import INT64, fail, is_float
 from ..core.tensor import Tensor
 from ..ops.activation import relu
-from ..ops.math import abs, neg, pow, sign
+from ..ops.math import abs, div, mul, neg, pow, sign
 from ..ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
+from ..ops.reduce import unit_of
 from ..ops.take import checked
 from .arguments import Size, hashable, sizes_of
 from .module import Module
@@ -500,11 +501,12 @@ def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Size, stri
         size = abs(input)
         return largest(size, kernel_size, stride, 0, 1, ceil_mode) if norm_type > 0 else \
             neg(largest(neg(size), kernel_size, stride, 0, 1, ceil_mode))
-    found = mean(pow(input, norm_type), kernel_size, stride, 0, ceil_mode)
+    unit = unit_of(input, tuple(range(input.ndim)))     # powers of what is divided by it stay in range
+    found = mean(pow(div(input, unit), norm_type), kernel_size, stride, 0, ceil_mode)
     count = 1
     for n in sizes_of(kernel_size, dims, f"lp_pool{dims}d", "kernel_size"):
         count *= n
-    return pow(sign(found) * relu(abs(found)) * count, 1.0 / norm_type)
+    return mul(pow(sign(found) * relu(abs(found)) * count, 1.0 / norm_type), unit)
 
 
 def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None,

@@ -6,6 +6,7 @@ data is. Read first `as_array`: it decides the dtype of data.
 """
 from __future__ import annotations
 
+import math
 import operator
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -469,7 +470,10 @@ def _evenly(op: str, start: Any, end: Any, steps: int, dtype: Any) -> np.ndarray
         start, end = int(start), int(end)
     i = np.arange(steps)
     step = (end - start) / (steps - 1) if steps > 1 else 0.0
-    return np.where(i < max(steps // 2, 1), start + step * i, end - step * (steps - 1 - i))
+    if math.isinf(step) and math.isfinite(start) and math.isfinite(end):       # the difference left the range
+        step = end / (steps - 1) - start / (steps - 1)
+    with np.errstate(over="ignore"):            # of the half that is not taken
+        return np.where(i < max(steps // 2, 1), start + step * i, end - step * (steps - 1 - i))
 
 
 @writes("compute", "refill")

@@ -27,7 +27,7 @@ from .factor import LinAlgError, column, identity, matrices, row, turned, unpack
 from .join import cat, stack
 from .math import abs, add, div, eq, gt, maximum, mul, sub, where
 from .matmul import matmul
-from .reduce import amax, amin, cumprod, sum
+from .reduce import amax, amin, cumprod, sum, unit_of
 from .reduce import vector_norm as vector_norm_op
 from .take import reads_to_host
 from .through import through
@@ -467,7 +467,9 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
         fail("linalg.lstsq", "A (*, m, n) and B (*, m, k) must have the same m", [A.array.layout, B.array.layout])
     m, n = a.array.layout.shape[-2:]
     rcond = None if driver == "gels" else rcond             # it takes A for a matrix of full rank
-    solution = matmul(pinv(a, rtol=rcond), b)
+    have = a.array.layout
+    unit = unit_of(a, (have.ndim - 2, have.ndim - 1)) if is_float(have.dtype) else 1.0
+    solution = matmul(pinv(div(a, unit), rtol=rcond), div(b, unit))        # powers of pinv(A) stay in range
     nothing = zeros_on((0,), a.array.layout)
     values = svdvals(a) if driver in ("gelsd", "gelss") else nothing
     rank = matrix_rank(a.detach(), rtol=rcond)

@@ -108,8 +108,10 @@ def _exponent_rule(g: Tensor, input: Tensor, exponent: Tensor, out: Tensor) -> T
 
 
 def _atan2_rule(g: Tensor, numerator: Tensor, input: Tensor, other: Tensor) -> Tensor:
-    norm = add(square(input), square(other))
-    return mul(g, div(numerator, where(eq(norm, 0), 1.0, norm)))        # 0 at the origin
+    size = maximum(abs(input.detach()), abs(other.detach()))            # a constant: the result does not depend on it
+    size = where(logical_or(eq(size, 0), isinf(size)), 1.0, size)
+    norm = add(square(div(input, size)), square(div(other, size)))      # the squares stay in range; 0 at the origin
+    return div(mul(g, div(div(numerator, size), where(eq(norm, 0), 1.0, norm))), size)
 
 
 _POSITIVE, _WHOLE, _INSIDE = (0.1, 4.0), (0.2, 3.0), (-0.9, 0.9)

@@ -27,7 +27,7 @@ from .join import cat, stack, tensor_split
 from .linalg import cross as cross_op
 from .math import add, div, eq, gt, isinf, mul, ne, root, square, sub, where
 from .matmul import matmul, outer
-from .reduce import cumsum, mean, sum
+from .reduce import cumsum, mean, sum, unit_of
 from .reduce import vector_norm as vector_norm_op
 from .take import reads_to_host
 from .through import through
@@ -349,7 +349,8 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
 def corrcoef(input: Tensor) -> Tensor:
     """The correlation coefficients of variables (rows) from observations (columns): the covariance divided by both
     standard deviations, in [-1, 1]. Shapes: (v, n) -> (v, v), (n,) -> ()."""
-    c = cov(input)
+    have = input.array.layout                           # the result is that of numbers whose squares stay in range
+    c = cov(div(input, unit_of(input, (have.ndim - 1,))) if have.ndim and is_float(have.dtype) else input)
     if not c.array.layout.ndim:
         return div(c, c)
     deviation = diagonal(c).sqrt()

@@ -145,7 +145,7 @@ def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: 
     _check_reduce("scatter_reduce", reduce, ("sum", "prod", "mean", "amax", "amin"))
     have = input.array.layout
     if not index_dtype("scatter_reduce", index).numel():
-        return input.clone()
+        return scatter_add(input, dim, index, src)
     base = input
     if not include_self:
         flags = through(as_expanded, as_tensor(False, device=input.device), have.shape)

@@ -22,7 +22,7 @@ from ..devices.plan import Plan, host_plan
 from .convert import cast
 from .creation import as_tensor
 from .formula import formula, lerp
-from .math import add, ceil, copy, eq, floor, isnan, logical_and, logical_or, mul, ne, rint, sub, where
+from .math import add, ceil, copy, eq, floor, isinf, isnan, logical_and, logical_or, mul, ne, rint, sub, where
 from .reduce import amax, sum
 from .sort import argsort, sort
 from .take import gather_at, reads_to_host
@@ -115,6 +115,14 @@ def _ranks(name: str, input: Tensor, q: Any) -> Tensor:
     return q
 
 
+def _between(below: Tensor, above: Tensor, share: Tensor) -> Tensor:
+    """The number at a share of the way from one to the other; beside an infinite one, infinite."""
+    odd = logical_or(isinf(below), isinf(above))
+    finite = lerp(where(odd, 0.0, below), where(odd, 0.0, above), share)
+    mixed = add(mul(below, sub(1.0, share)), mul(above, share))
+    return where(odd, where(eq(below, above), below, mixed), finite)
+
+
 def _quantile(name: str, input: Tensor, q: Any, dim: Any, keepdim: bool, interpolation: str, nans: bool) -> Tensor:
     at, have = _ranks(name, input, q), input.array.layout
     if interpolation not in _INTERPOLATIONS:
@@ -141,7 +149,7 @@ def _quantile(name: str, input: Tensor, q: Any, dim: Any, keepdim: bool, interpo
     below = gather_at(line, cast(low, INT64), len(lead))
     if interpolation in ("linear", "midpoint"):
         share = sub(rank, low) if interpolation == "linear" else mul(sub(high, low), 0.5)
-        below = lerp(below, gather_at(line, cast(high, INT64), len(lead)), share)
+        below = _between(below, gather_at(line, cast(high, INT64), len(lead)), share)
     found = through(as_moved, below, -1, 0)
     kept = () if not keepdim else (1,) * have.ndim if a is None else (*lead[:a], 1, *lead[a:]) if have.ndim else ()
     shape = kept if keepdim else lead

@@ -125,16 +125,21 @@ KERNEL(logsumexp_forward)(STORED *y, const STORED *x, int64_t outer, int64_t n, 
   else log_sum_exp<false>(y, x, outer, n, inner);
 }
 
-// Beside an infinite maximum nothing else counts: the gradient of the rest is exp(x - inf) = 0, as if the sum were 1.
+// Beside an infinite maximum nothing else counts: the elements equal to it share the gradient. NaN makes the count NaN.
 template <bool ROWS>
 __device__ __forceinline__ void log_sum_exp_back(STORED *gx, const STORED *gy, const STORED *x, int64_t outer,
                                                  int64_t n, int64_t inner) {
   typedef Line<ROWS> L;
   EACH_LINE(line, L, outer * inner) {
     const L of(x, line, n, inner);
-    const T m = maximum(of), s = sum_exp(of, m), factor = gy[line] / (m == T(INFINITY) ? T(1) : s);
+    const T m = maximum(of);
+    const bool infinite = fabs(m) == T(INFINITY);
+    const auto weight = [&](T v) -> T { return !infinite || v != v ? exp(v - m) : T(v == m); };
+    Sum s;
+    of.each([&](int64_t, T v) { s.add(weight(v)); });
+    const T factor = gy[line] / L::sum(s.value());
     STORED *to = gx + L::start(line, n, inner);
-    of.each([&](int64_t j, T v) { to[j * inner] = exp(v - m) * factor; });
+    of.each([&](int64_t j, T v) { to[j * inner] = weight(v) * factor; });
   }
 }
 KERNEL(logsumexp_backward)(STORED *gx, const STORED *gy, const STORED *x, int64_t outer, int64_t n, int64_t inner) {

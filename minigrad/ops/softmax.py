@@ -20,7 +20,7 @@ from ..devices.plan import is_half
 from ..devices.work import work
 from .arguments import respelled
 from .convert import cast
-from .math import add, div, eq, exp, isinf, log, logical_and, ne, sub, where
+from .math import add, div, eq, exp, isinf, log, sub, where
 from .reduce import amax, reduced_shape, sum
 from .view import permute, reshape
 
@@ -126,13 +126,16 @@ _log_softmax.samples(_axis_samples)
 
 @op
 def _logsumexp(x: Tensor, *, axis: int) -> Tensor:
-    """y = log(sum(e^x)) along `axis`. Shapes: x any, floating point -> y without `axis`."""
+    """y = log(sum(e^x)) along `axis`. Shapes: x any, floating point -> y without `axis`.
+
+    Beside an infinite maximum nothing else counts: the elements equal to it share the gradient.
+    """
     top = _highest(x, axis)
-    # beside inf, nothing else counts: the gradient of the rest is 0, also where e^x without a shift is inf
-    x = where(logical_and(eq(top, math.inf), ne(x, math.inf)), -math.inf, x)
-    top = where(isinf(top), 0.0, top)       # inf - inf would be NaN; without the shift the result is inf or -inf
-    total = add(log(sum(exp(sub(x, top)), axis, True)), top)
-    return reshape(total, reduced_shape(tuple(x.shape), (axis,), False))
+    infinite, equal = isinf(top), eq(x, top)
+    mean = div(sum(where(equal, x, 0.0), axis, True), sum(cast(equal, x.dtype), axis, True))
+    top = where(infinite, 0.0, top)
+    total = add(log(sum(exp(sub(where(infinite, 0.0, x), top)), axis, True)), top)
+    return reshape(where(infinite, mean, total), reduced_shape(tuple(x.shape), (axis,), False))
 
 
 _logsumexp.check(_softmax_rule)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..core.tensor import Tensor
 from ..devices.host import on_host
 from .elementwise import Elementwise
 from .formula import xlogy
-from .math import add, div, eq, exp, hurwitz, lgamma, mul, neg, sign, square, sub, where
+from .math import add, div, erfc, exp, gt, hurwitz, lgamma, mul, neg, rint, sign, square, sub, where
 
 _EULER = 0.5772156649015329
 
@@ -104,13 +104,18 @@ def _y(order: int, x: Any) -> Any:
 
 
 def scaled_i(order: int, x: Any) -> Any:
-    """e^-|x| I(|x|): DLMF 10.32.3, where opposite angles are added without cancellation; 10.40.1 for large x."""
+    """e^-|x| I(|x|): DLMF 10.32.3, where opposite angles are added without cancellation; 10.40.1 for large x. Of orders
+    above 1, the series 10.25.2 below 1."""
+    def series(x: Any) -> Any:
+        return np.exp(-x) * sum((x / 2) ** (2 * k + order) / (math.factorial(k) * math.factorial(k + order))
+                                for k in range(12))
+
     def near(x: Any) -> Any:
         total = np.zeros_like(x)
         for t in _ANGLES:
             both = np.expm1(-2 * x * math.cos(t))
-            wave = np.exp(-2 * x * math.sin(t / 2) ** 2)
-            total += -math.cos(t) * wave * both if order else wave * (2 + both)
+            wave = math.cos(order * t) * np.exp(-2 * x * math.sin(t / 2) ** 2)
+            total += -wave * both if order % 2 else wave * (2 + both)
         return total / 64
 
     def far(x: Any) -> Any:
@@ -120,7 +125,8 @@ def scaled_i(order: int, x: Any) -> Any:
             total += term
         return total / np.sqrt(2 * math.pi * x)
     x = np.abs(x)
-    return _pieces(x, (x < _NEAR, near), (x >= _NEAR, far))
+    tiny = (x < 1) & (order > 1)
+    return _pieces(x, (tiny, series), ((x < _NEAR) & ~tiny, near), (x >= _NEAR, far))
 
 
 def _k(order: int, x: Any) -> Any:
@@ -157,15 +163,37 @@ def _grown(x: Any, found: Any) -> Any:
     return np.where(np.isinf(x), math.inf, half * found * half)
 
 
-def _over(a: Tensor, x: Tensor) -> Tensor:
-    """a / x, and 1/2 where x is 0."""
-    zero = eq(x, 0)
-    return where(zero, 0.5, div(a, where(zero, 1.0, x)))
+def _each(order: Any, x: Any, function: Callable[[int, Any], Any]) -> Any:
+    """function(n, x) for the whole number n next to |order|, which is one for all x, or another for some."""
+    n = np.abs(np.rint(order))
+    return _pieces(x, *[(n == k, partial(function, int(k))) for k in np.unique(n)])
 
 
-def _i1(x: Tensor, scaled: str = "") -> Tensor:
-    """`i1` or `i1e`, which are made below."""
-    return i1e(x) if scaled else i1(x)
+def _neighbours(function: Callable[..., Tensor], order: Any, x: Tensor) -> Tensor:
+    """The derivative of I of an order: the mean of those of the orders before and after it, DLMF 10.29.1."""
+    return mul(add(function(sub(order, 1.0), x), function(add(order, 1.0), x)), 0.5)
+
+
+@_function(lambda scipy, n, x: scipy.iv(np.rint(n), x), ((0, 4), (-4, 4)), {
+    "input": lambda g, order, input: mul(g, _neighbours(_i, order, input))})
+def bessel_i(order: Any, input: Any) -> Any:
+    """The modified Bessel function of the first kind of a whole order: what the derivatives of i0 and i1 are."""
+    return _each(order, input, lambda n, x: np.sign(x) ** n * _grown(x, scaled_i(n, x)))
+
+
+@_function(lambda scipy, n, x: scipy.ive(np.rint(n), x), ((0, 4), (-30, 30)), {
+    "input": lambda g, order, input, out: mul(g, sub(_neighbours(_ie, order, input), mul(sign(input), out)))})
+def scaled_bessel_i(order: Any, input: Any) -> Any:
+    """e^-|input| bessel_i(order, input)."""
+    return _each(order, input, lambda n, x: np.sign(x) ** n * scaled_i(n, x))
+
+
+def _i(order: Any, x: Tensor) -> Tensor:
+    return bessel_i(order, x)
+
+
+def _ie(order: Any, x: Tensor) -> Tensor:
+    return scaled_bessel_i(order, x)
 
 
 @_function("j0", (-30, 30))
@@ -192,26 +220,26 @@ def bessel_y1(input: Any) -> Any:
     return _y(1, input)
 
 
-@_function("i0", (-4, 4), {"input": lambda g, input: mul(g, _i1(input))})
+@_function("i0", (-4, 4), {"input": lambda g, input: mul(g, bessel_i(1.0, input))})
 def i0(input: Any) -> Any:
     """The modified Bessel function of the first kind of order 0 (DLMF 10.32.1)."""
     return _grown(input, scaled_i(0, input))
 
 
-@_function("i0e", (-30, 30), {"input": lambda g, input, out: mul(g, sub(_i1(input, "e"), mul(sign(input), out)))})
+@_function("i0e", (-30, 30), {"input": lambda g, input, out: mul(g, sub(_ie(1.0, input), mul(sign(input), out)))})
 def i0e(input: Any) -> Any:
     """e^-|input| i0(input) (DLMF 10.32.1)."""
     return scaled_i(0, input)
 
 
-@_function("i1", (-4, 4), {"input": lambda g, input, out: mul(g, sub(i0(input), _over(out, input)))})
+@_function("i1", (-4, 4), {"input": lambda g, input: mul(g, mul(add(i0(input), bessel_i(2.0, input)), 0.5))})
 def i1(input: Any) -> Any:
     """The modified Bessel function of the first kind of order 1 (DLMF 10.32.3)."""
     return np.sign(input) * _grown(input, scaled_i(1, input))
 
 
-@_function("i1e", (-30, 30), {"input": lambda g, input, out: mul(g, sub(sub(i0e(input), _over(out, input)),
-                                                                       mul(sign(input), out)))})
+@_function("i1e", (-30, 30), {"input": lambda g, input, out: mul(g, sub(
+    mul(add(i0e(input), scaled_bessel_i(2.0, input)), 0.5), mul(sign(input), out)))})
 def i1e(input: Any) -> Any:
     """e^-|input| i1(input) (DLMF 10.32.3)."""
     return np.sign(input) * scaled_i(1, input)
@@ -290,14 +318,55 @@ def _erfcx(x: Any) -> Any:
 _ROOT_2, _SLOPE = math.sqrt(2), math.sqrt(2 / math.pi)
 
 
-@_function("erfcx", (-3, 30), {"input": lambda g, input, out: mul(g, sub(mul(mul(input, out), 2.0),
-                                                                         2 / math.sqrt(math.pi)))})
+def _repeated(n: int, x: Any) -> Any:
+    """e^(x^2) times the n-th integral of erfc: the recurrence DLMF 7.18.7, up from erfcx, or (for x above 1, where that
+    cancels) down, as a continued fraction of the ratios of neighbours."""
+    def up(x: Any) -> Any:
+        before, found = np.full_like(x, 2 / math.sqrt(math.pi)), _erfcx(x)
+        for k in range(1, n + 1):
+            before, found = found, (before - 2 * x * found) / (2 * k)
+        return found
+
+    def down(x: Any) -> Any:
+        ratio, found = np.zeros_like(x), _erfcx(x)
+        for k in range(n + 200, 1, -1):
+            ratio = 1 / (2 * x + 2 * k * ratio)
+            found = found * ratio if k <= n + 1 else found
+        return found
+    return _pieces(x, (x < 1, up), (x >= 1, down))
+
+
+def _integral_truth(scipy: Any, n: Any, x: Any) -> Any:
+    n = np.rint(n)                                      # a parabolic cylinder function, DLMF 12.7.7
+    return np.exp(x * x / 2) / np.sqrt(2 ** (n - 1) * math.pi) * scipy.pbdv(-n - 1, x * _ROOT_2)[0]
+
+
+@_function(_integral_truth, ((0, 4), (-3, 20)), {
+    "input": lambda g, order, input: mul(g, _integral_slope(add(rint(order), 1.0), input))})
+def erfc_integral(order: Any, input: Any) -> Any:
+    """e^(input^2) times the integral of erfc that is repeated `order` times: what the derivatives of erfcx are."""
+    return _each(order, input, _repeated)
+
+
+def _integral_slope(following: Tensor, x: Tensor) -> Tensor:
+    return mul(mul(following, erfc_integral(following, x)), -2.0)
+
+
+def _tail_slope(x: Tensor) -> Tensor:
+    """The derivative of `log_ndtr`: the normal density over the distribution function, on either side of 0."""
+    above = gt(x, 0.0)
+    high, low = where(above, where(gt(x, 1e4), 1e4, x), 0.0), where(above, 0.0, x)
+    falling = div(mul(exp(mul(square(high), -0.5)), _SLOPE), erfc(mul(high, -1 / _ROOT_2)))
+    return where(above, falling, div(_SLOPE, erfcx(mul(low, -1 / _ROOT_2))))
+
+
+@_function("erfcx", (-3, 30), {"input": lambda g, input: mul(g, mul(erfc_integral(1.0, input), -2.0))})
 def erfcx(input: Any) -> Any:
     """The scaled complementary error function e^(input^2) erfc(input)."""
     return _erfcx(input)
 
 
-@_function("log_ndtr", (-30, 5), {"input": lambda g, input: div(mul(g, _SLOPE), erfcx(mul(input, -1 / _ROOT_2)))})
+@_function("log_ndtr", (-30, 5), {"input": lambda g, input: mul(g, _tail_slope(input))})
 def log_ndtr(input: Any) -> Any:
     """The logarithm of the distribution function of the standard normal distribution, accurate where that is tiny."""
     tail = _erfcx(np.abs(input) / _ROOT_2) / 2

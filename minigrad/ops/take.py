@@ -28,7 +28,7 @@ from ..devices.plan import Plan, not_half
 from ..devices.work import work
 from .arguments import OutOfRange
 from .convert import cast, on_device
-from .math import add, eq, where
+from .math import add, eq, where, zeros_of
 from .through import bind, indexed, through
 from .view import as_expanded, window_op, windowed, zeros_on
 
@@ -483,7 +483,7 @@ def _prepare_replace(x: Layout, src: Layout, *, key: tuple) -> Plan:
 
 replace_op: Primitive = Primitive(
     "replace", _prepare_replace,
-    {"x": lambda g, src_shape, key: replace_op(g, zeros_on(src_shape, g.array.layout), key=key),
+    {"x": lambda g, key: replace_op(g, zeros_of(through(windowed, g, key)), key=key),
      "src": lambda g, key: through(windowed, g, key)})
 
 

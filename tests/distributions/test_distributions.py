@@ -835,3 +835,37 @@ def test_transforms_with_equal_parameters_are_equal():
         for j, b in enumerate(made):
             assert (a() == b()) is (i == j) and (i != j or hash(a()) == hash(b()))
     assert t.AffineTransform(1.0, 2.0) == t.AffineTransform(mg.tensor(1.0), 2.0, cache_size=1) and t.ExpTransform().inv.inv == t.ExpTransform()
+
+
+@pytest.mark.parametrize("name, truth", [("Normal", "norm"), ("Laplace", "laplace"), ("Cauchy", "cauchy"), ("HalfNormal", "halfnorm"), ("HalfCauchy", "halfcauchy"),
+                                         ("Gumbel", "gumbel_r"), ("Exponential", "expon")])
+def test_small_probabilities_are_not_lost(name, truth):
+    """cdf and icdf have all digits where the probability is tiny: no difference from 1 or 1/2."""
+    scipy = pytest.importorskip("scipy.stats")
+    of = getattr(scipy, truth)
+    zero, one = (mg.tensor(v, dtype=mg.float64) for v in (0.0, 1.0))
+    d = getattr(D, name)(one) if name in ("HalfNormal", "HalfCauchy", "Exponential") else getattr(D, name)(zero, one)
+    for p in (1e-300, 1e-100, 1e-20, 1e-5, 0.2, 0.3, 0.5, 0.6, 0.8, 0.99):
+        if name == "Gumbel" and p < 1e-200:
+            continue
+        x = of.ppf(p)
+        assert d.icdf(mg.tensor(p, dtype=mg.float64)).item() == pytest.approx(x, rel=1e-9, abs=1e-12)
+        at = mg.tensor(x, dtype=mg.float64, requires_grad=True)
+        q = d.cdf(at)
+        assert q.item() == pytest.approx(of.cdf(x), rel=1e-9)
+        assert mg.autograd.grad(q, at)[0].item() == pytest.approx(of.pdf(x), rel=1e-7)
+
+
+@pytest.mark.parametrize("dtype, x", [(mg.float32, 1e30), (mg.float64, 1e200), (mg.float32, -1e30), (mg.float32, 3.0), (mg.float64, 0.0)])
+def test_densities_with_heavy_tails_far_out(dtype, x):
+    """The square of x leaves the range. Student's t of two degrees of freedom has the density (2 + x^2)^(-3/2)."""
+    def t(v):
+        return mg.tensor(v, dtype=dtype)
+    half = [(D.HalfCauchy(t(1.0)), 2, 1, math.log(2 / math.pi))] if x >= 0 else []
+    for d, power, plus, constant in ((D.Cauchy(t(0.0), t(1.0)), 2, 1, -math.log(math.pi)), (D.StudentT(t(2.0)), 3, 2, 0), *half):
+        at = mg.tensor(x, dtype=dtype, requires_grad=True)
+        y = d.log_prob(at)
+        y.backward()
+        log_sum, slope = (math.log(plus + x * x), 2 * x / (plus + x * x)) if abs(x) < 9 else (2 * math.log(abs(x)), 2 / x)
+        assert y.item() == pytest.approx(constant - power / 2 * log_sum, rel=1e-5, abs=1e-6)
+        assert at.grad.item() == pytest.approx(-power / 2 * slope, rel=1e-5)

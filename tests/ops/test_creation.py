@@ -258,3 +258,8 @@ def test_a_shallow_copy_has_the_same_memory():
         other.detach().fill_(7)
         assert t.tolist() == [7] * 3 and type(other) is type(t) and other.requires_grad == t.requires_grad and other.is_leaf and other.grad is None
     assert [float(x) for x in reversed(mg.arange(3.0))] == [2.0, 1.0, 0.0] and reversed(mg.ones(2, 3)).shape == (2, 3) and reversed(mg.tensor(5)).item() == 5
+
+
+def test_even_steps_over_the_whole_range_of_a_dtype():
+    for dtype, largest in ((mg.float64, 1.7e308), (mg.float32, 3.4e38), (mg.float16, 65504.0)):
+        np.testing.assert_allclose(mg.linspace(-largest, largest, 5, dtype=dtype).double().numpy() / largest, [-1, -0.5, 0, 0.5, 1], rtol=1e-3)

@@ -254,3 +254,18 @@ def test_matrices_without_elements():
 def test_what_is_added_to_a_product_has_its_dtype(call, dtype):
     with pytest.raises(RuntimeError, match="must have the dtype of the product"):
         call(mg.ones(2, 2, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype, size", [(mg.float32, 1e-25), (mg.float32, 1e25), (mg.float64, 1e-200)])
+def test_least_squares_of_tiny_and_huge_numbers(dtype, size):
+    """X does not depend on the size of both sides; the gradient has a power of pinv(A), which left the range."""
+    rng, size = np.random.default_rng(2), 2.0 ** round(np.log2(size))
+    values, b = rng.standard_normal((5, 3)), rng.standard_normal((5, 2))
+    found = []
+    for s in (1.0, size):
+        a = mg.tensor(values * s, dtype=mg.float64).to(dtype).requires_grad_()
+        x = mg.linalg.lstsq(a, mg.tensor(b * s, dtype=mg.float64).to(dtype)).solution
+        g, = mg.autograd.grad((x * mg.arange(6.0, dtype=dtype).reshape(3, 2)).sum(), a)
+        found.append((x.numpy(force=True), g.double().numpy() * s))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4 * np.abs(one).max())

@@ -1,10 +1,13 @@
 """Products, differences and statistics of vectors and matrices: the functions that are no ops, against NumPy and PyTorch."""
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.nn import functional as F
 
 RNG = np.random.default_rng(0)
 
@@ -90,3 +93,20 @@ def test_cosine_similarity_of_two_dtypes(torch):
         np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-6)
     with pytest.raises(RuntimeError, match="floating-point"):
         mg.nn.functional.cosine_similarity(mg.tensor([[1, 2]]), mg.tensor([[1, 2]]))
+
+
+@pytest.mark.parametrize("dtype, size", [(mg.float32, 1e25), (mg.float32, 1e-25), (mg.bfloat16, 1e25), (mg.float64, 1e200), (mg.float64, 1e-200)])
+def test_the_size_of_the_numbers_does_not_matter(dtype, size):
+    """Squares leave the range where the result is ordinary."""
+    values = np.random.default_rng(3).standard_normal((3, 7))
+    size = 2.0 ** round(math.log2(size))
+    x, y = (mg.tensor(values * s, dtype=mg.float64).to(dtype).requires_grad_() for s in (1, size))
+    for f, power in ((mg.corrcoef, 0), (lambda x: mg.atan2(x, x.flip(1)), 0), (lambda x: mg.cdist(x, x.flip(1)), 1), (lambda x: mg.pdist(x), 1),
+                     (lambda x: mg.dist(x, x.flip(1)), 1), (lambda x: F.lp_pool1d(x, 2.0, 3), 1), (lambda x: F.lp_pool1d(x.abs(), 3.0, 3), 1),
+                     (lambda x: F.cosine_similarity(x, x.flip(1), eps=0.0), 0), (lambda x: F.pairwise_distance(x, x.flip(0), eps=0.0), 1)):
+        a, b = f(x), f(y)
+        np.testing.assert_allclose((b.double() / size ** power).numpy(force=True), a.double().numpy(force=True), rtol=1e-6 if dtype != mg.bfloat16 else 2e-2, atol=1e-6)
+        w = mg.arange(a.numel(), dtype=dtype).reshape(a.shape)
+        (g,), (h,) = mg.autograd.grad((a * w).sum(), x), mg.autograd.grad((b * w).sum(), y)
+        tolerance = {mg.float64: 1e-9, mg.float32: 1e-4, mg.bfloat16: 0.1}[dtype] * g.double().abs().max().item()
+        np.testing.assert_allclose((h.double() * size / size ** power).numpy(), g.double().numpy(), rtol=0, atol=tolerance)

@@ -181,3 +181,24 @@ def test_segments_of_nothing_are_part_of_the_graph():
         data = mg.ones(0, 3, requires_grad=True)
         mg.segment_reduce(data, how, lengths=mg.tensor([0, 0]), initial=2.0).sum().backward()
         assert data.grad.shape == (0, 3)
+
+
+def test_parts_replaced_by_a_tensor_outside_of_the_graph():
+    """The gradient needs the size of what is written, and no edge of the graph has it."""
+    for f, want in ((lambda x: x.select_scatter(mg.ones(3), 0, 0), [[0, 0, 0], [1, 1, 1]]), (lambda x: x.slice_scatter(mg.ones(2, 1), 1, 2), [[1, 1, 0]] * 2),
+                    (lambda x: x.diagonal_scatter(mg.ones(2)), [[0, 1, 1], [1, 0, 1]]),
+                    (lambda x: x.scatter_reduce(0, mg.tensor([[0]]), mg.ones(2, 3), "amax", include_self=False), [[0, 1, 1], [1, 1, 1]])):
+        x = mg.zeros(2, 3, requires_grad=True)
+        y = f(x)
+        assert mg.autograd.grad(y.sum(), x)[0].tolist() == want
+        first, = mg.autograd.grad((f(x) ** 3).sum(), x, create_graph=True)
+        assert mg.autograd.grad(first.sum(), x)[0].tolist() == [[0.0] * 3] * 2
+
+
+@pytest.mark.parametrize("reduce", ["sum", "prod", "mean", "amax", "amin"])
+def test_no_places_to_reduce_at(reduce):
+    x, source = mg.ones(2, requires_grad=True), mg.ones(3, requires_grad=True)
+    y = x.scatter_reduce(0, mg.empty(0, dtype=mg.int64), source, reduce)
+    assert [g.tolist() for g in mg.autograd.grad(y.sum(), [x, source])] == [[1, 1], [0, 0, 0]]
+    with pytest.raises(RuntimeError, match="dtype"):
+        x.scatter_reduce(0, mg.empty(0, dtype=mg.int64), mg.ones(3, dtype=mg.float64), reduce)

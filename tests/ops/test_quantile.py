@@ -87,3 +87,18 @@ def test_the_edges_given_back_are_a_copy():
         assert mg.equal(found, edges) and found.data_ptr() != edges.data_ptr()
     a = mg.eye(2)
     assert mg.triangular_solve(mg.ones(2, 1), a)[1].data_ptr() != a.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [mg.float16, mg.float32, mg.float64])
+def test_quantiles_beside_infinities(dtype):
+    """Between a finite and an infinite number lies that infinity, at every share, and at rank i the number i itself."""
+    inf, nan = float("inf"), float("nan")
+    for values, q, want in (([0, inf], 0.2, inf), ([0, inf], 0.5, inf), ([0, inf], 0.9, inf), ([-inf, 0], 0.2, -inf), ([-inf, 0], 0.9, -inf),
+                            ([0, inf], 0.0, 0), ([0, inf], 1.0, inf), ([1, 2, inf, inf], 0.9, inf), ([-inf, -inf, 3, 4], 0.05, -inf),
+                            ([-inf, inf], 0.5, nan), ([3, 1, 2, inf], 0.25, 1.75)):
+        x = mg.tensor(values, dtype=dtype, requires_grad=True)
+        for f in (mg.quantile, mg.nanquantile):
+            np.testing.assert_array_equal(f(x, q).item(), want)
+    assert mg.quantile(mg.tensor([0.0, inf]), 0.4, interpolation="midpoint").item() == inf
+    grad, = mg.autograd.grad(mg.quantile(x, 0.25), x)
+    assert grad.tolist() == [0, 0.25, 0.75, 0]

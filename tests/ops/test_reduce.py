@@ -75,7 +75,7 @@ def test_nans_share_the_gradient_of_an_extreme(f):
 @pytest.mark.parametrize("path", ["auto", "off"])
 @pytest.mark.parametrize("shape", [(2,), (6, 3), (3, 2000)])
 def test_logsumexp_beside_inf(shape, path):
-    """d/dx of a finite element is exp(x - inf) = 0, also where exp(x) is inf."""
+    """d/dx of a finite element is exp(x - inf) = 0, also where exp(x) is inf; the infinite ones share the gradient."""
     for dim in range(len(shape)):
         values = np.full(shape, 200.0, np.float32)
         np.moveaxis(values, dim, 0)[0] = INF
@@ -84,7 +84,28 @@ def test_logsumexp_beside_inf(shape, path):
             y = mg.logsumexp(x, dim)
             y.sum().backward()
         assert (y == INF).all()
-        assert (np.moveaxis(x.grad.numpy(), dim, 0)[1:] == 0).all()
+        gradient = np.moveaxis(x.grad.numpy(), dim, 0)
+        assert (gradient[1:] == 0).all() and (gradient[0] == 1).all()
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+@pytest.mark.parametrize("dtype", [mg.float32, mg.float64, mg.float16])
+def test_logsumexp_of_infinities_in_a_chain(dtype, path):
+    """A state that cannot be reached does not spoil the others: -inf stays -inf, its gradient is what comes, shared."""
+    for shape in ((3, 4), (5, 3, 4), (3, 300)):
+        for dim in range(len(shape)):
+            x = mg.full(shape, -INF, dtype=dtype, requires_grad=True)
+            with set_fused(path):
+                y = mg.logsumexp(x, dim)
+                mg.logsumexp(mg.stack([y, mg.ones_like(y)]), 0).sum().backward()
+                assert (y == -INF).all() and (x.grad == 0).all()
+                grad, = mg.autograd.grad(mg.logsumexp(x, dim).sum(), x)
+                np.testing.assert_allclose(grad.float().numpy(), 1 / shape[dim], rtol=1e-3)
+    for values, want in (([INF, 1.0, INF], [0.5, 0, 0.5]), ([NAN, INF], [NAN] * 2), ([NAN, -INF], [NAN] * 2), ([-INF], [1])):
+        x = mg.tensor(values, dtype=dtype, requires_grad=True)
+        with set_fused(path):
+            mg.logsumexp(x, 0).backward()
+        np.testing.assert_array_equal(x.grad.float().numpy(), want)
 
 
 def test_logsumexp_of_no_elements():
@@ -119,3 +140,27 @@ def test_norms_of_negative_order_are_those_of_the_smallest_elements():
         norm.backward()
         np.testing.assert_allclose(norm.item(), want, rtol=1e-6)
         assert not mg.isnan(x.grad).any() and (x.grad[0] == 0) == (values[0] in (0, inf, 1e30) and values != [1e30, 1e30]), (values, p, x.grad)
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200, 5e307, 1e-310])
+@pytest.mark.parametrize("shape, dim", [((6,), 0), ((5, 700), 1), ((5, 700), 0), ((3, 4, 5), 1), ((2, 300000), 1), ((4, 6), (0, 1))])
+def test_float64_whose_sums_or_squares_leave_the_range(shape, dim, size):
+    """As float32, which sums in double: an output that is out of range is computed again, of scaled numbers."""
+    values = np.random.default_rng(5).uniform(0.5, 1, shape) * np.random.default_rng(6).choice([-1, 1], shape)
+    wide = values.astype(np.longdouble)
+    axis = dim if isinstance(dim, tuple) else (dim,)
+    x = mg.tensor(values * size, requires_grad=True)
+    for f, want in ((lambda x: mg.linalg.vector_norm(x, 2, dim), np.sqrt((wide ** 2).sum(axis))), (lambda x: x.std(dim), wide.std(axis, ddof=1)),
+                    (lambda x: x.mean(dim), wide.mean(axis)), (lambda x: x.abs().mean(dim), abs(wide).mean(axis)), (lambda x: mg.std_mean(x, dim)[1], wide.mean(axis))):
+        want = want * np.longdouble(size)
+        if abs(want).max() > 1.7e308:
+            continue
+        y = f(x)
+        np.testing.assert_allclose(y.numpy(force=True).astype(np.longdouble), want, rtol=1e-13 if size > 1e-300 else 1e-9, atol=float(abs(wide).max() * size * 1e-15))
+        g, = mg.autograd.grad(y.sum(), x)
+        assert mg.isfinite(g).all() and (size < 1e-300 or g.any())
+    assert mg.tensor([1e308, 1e308, -1e308, -1e308], dtype=mg.float64).sum().item() == 0
+    for values, want in (([INF, 1e308], INF), ([NAN, 1e308], NAN), ([1e308] * 20, INF), ([INF, -INF], NAN)):
+        np.testing.assert_array_equal(mg.tensor(values, dtype=mg.float64).sum().item(), want)
+    assert mg.zeros(3, dtype=mg.float64).norm().item() == mg.zeros(3, dtype=mg.float64).std().item() == mg.full((9,), 7e200, dtype=mg.float64).std().item() == 0
+    assert mg.tensor([INF, 1.0], dtype=mg.float64).norm().item() == INF

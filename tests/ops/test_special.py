@@ -120,3 +120,54 @@ def test_polynomials():
         assert getattr(special, f"shifted_chebyshev_polynomial_{letter}")((at + 1) / 2, n).item() == pytest.approx(want, rel=1e-12)
     with pytest.raises(RuntimeError, match="at most 100000"):
         special.laguerre_polynomial_l(x, 1e9)
+
+
+def nth(function, x, order, dtype=mg.float64):
+    """The derivative of an order by nested backwards."""
+    at = mg.tensor(x, dtype=dtype, requires_grad=True)
+    y = function(at)
+    for _ in range(order):
+        y, = mg.autograd.grad(y, at, create_graph=True)
+    return y.item()
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(mg.float64, 1e-12), (mg.float32, 2e-6)])
+@pytest.mark.parametrize("x", [0.0, 1e-20, 1e-10, 1e-8, -1e-5, 1e-3, 0.9, -1.1, 3.0, 24.0, 26.0])
+def test_derivatives_of_bessel_functions_near_0_and_beyond(x, dtype, tolerance):
+    """As sums of those of other orders; i0 - i1 / x loses all digits near 0."""
+    x = float(np.array(x, dtype))
+    def i(n):
+        return scipy.special.iv(n, x)
+    for function, order, want in ((special.i0, 2, (i(0) + i(2)) / 2), (special.i0, 3, (3 * i(1) + i(3)) / 4), (special.i1, 1, (i(0) + i(2)) / 2),
+                                  (special.i1, 2, (3 * i(1) + i(3)) / 4), (special.i1, 3, (3 * i(0) + 4 * i(2) + i(4)) / 8)):
+        assert nth(function, x, order, dtype) == pytest.approx(want, rel=tolerance, abs=1e-30)
+    if x > 0 and dtype == mg.float64:
+        scaled = [scipy.special.ive(n, x) for n in range(5)]
+        first = (scaled[0] + scaled[2]) / 2 - scaled[1]
+        assert nth(special.i1e, x, 1) == pytest.approx(first, rel=1e-11)
+        third = (3 * scaled[1] + scaled[3]) / 4 - 3 * (scaled[0] + scaled[2]) / 2 + 3 * scaled[1] - scaled[0]
+        assert nth(special.i0e, x, 3) == pytest.approx(third, rel=1e-8)
+
+
+def test_derivatives_of_erfcx_do_not_cancel():
+    """erfcx ~ 1 / (x sqrt(pi)); -2 x erfcx + 2 / sqrt(pi) has no digits left from 1e8 on."""
+    for x in (1e4, 1e8, 1e12):
+        for order, factor in ((1, -1), (2, 2), (3, -6)):
+            assert nth(special.erfcx, x, order) == pytest.approx(factor * x ** -(order + 1) / math.sqrt(math.pi), rel=1e-7)
+    assert nth(special.erfcx, 200.0, 1, mg.float32) == pytest.approx(2 * 200 * scipy.special.erfcx(200.0) - 2 / math.sqrt(math.pi), rel=1e-6)
+    for x in (-2.0, 0.0, 0.7, 0.999, 1.0, 1.5, 6.0):
+        e = scipy.special.erfcx(x)
+        assert nth(special.erfcx, x, 2) == pytest.approx((2 + 4 * x * x) * e - 4 * x / math.sqrt(math.pi), rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [mg.float32, mg.float64])
+def test_derivatives_of_log_ndtr_in_both_tails(dtype):
+    """-h (x + h) with h = density / distribution function: 0 far above, -1 far below; it was inf / inf above 17 in float32."""
+    for x in (17.0, 20.0, 40.0, 1e3, 1e30, math.inf):
+        assert abs(nth(special.log_ndtr, x, 1, dtype)) < 1e-60 and abs(nth(special.log_ndtr, x, 2, dtype)) < 1e-60
+    for x in (-12.0, -100.0, -1e4):
+        assert nth(special.log_ndtr, x, 2, dtype) == pytest.approx(-1 + 1 / x ** 2, rel=1e-3)
+    assert nth(special.log_ndtr, -30.0, 3, dtype) == pytest.approx(2 / 30.0 ** 3 * (1 - 12 / 900), rel=1e-3)
+    for x in (-3.0, -0.5, 0.0, 0.5, 3.0):
+        h = scipy.special.erfcx(-x / math.sqrt(2)) ** -1 * math.sqrt(2 / math.pi)
+        assert nth(special.log_ndtr, x, 2, dtype) == pytest.approx(-h * (x + h), rel=1e-5)

@@ -6,6 +6,7 @@ They keep the names that checkpoints have: `weight_g` and `weight_v`; `weight_or
 """
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 from ...core.modes import no_grad
@@ -49,22 +50,32 @@ def first_singular_value(matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 class _Hook:
-    """A forward pre-hook that computes the weight `name` of its module."""
+    """A forward pre-hook that computes the weight `name` of its module. `made` is what it computed last."""
+
+    made: Tensor | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
+        """A copied module has its hooks before what they made: its weight is out of the graph until its next call."""
+        copied = copy(self)
+        if self.made is not None:
+            copied.made = memo.setdefault(id(self.made), self.made.detach().clone())
+        return copied
 
     def computed(self, module: Module) -> Tensor:
         """The weight."""
         raise NotImplementedError
 
     def __call__(self, module: Module, inputs: Any) -> None:
-        object.__setattr__(module, self.name, self.computed(module))
+        self.made = self.computed(module)
+        object.__setattr__(module, self.name, self.made)
 
     def put(self, module: Module) -> Module:
         """Computes the weight now, and before each call."""
-        self(module, ())
         module.register_forward_pre_hook(self)
+        self(module, ())
         return module
 
     @classmethod
@@ -167,8 +178,8 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     for end, size in zip("uv", matrix.shape, strict=True):
         module.register_buffer(f"{name}_{end}", normalize(matrix.new_empty((size,)).normal_(), dim=0, eps=eps))
     hook = _SpectralNorm(name, rows, n_power_iterations, eps)
-    object.__setattr__(module, name, weight.detach())           # until the first call
     module.register_forward_pre_hook(hook)
+    object.__setattr__(module, name, weight.detach())           # until the first call
     return module
 
 

@@ -143,3 +143,19 @@ def test_orthogonal(torch, shape, chosen, trivial):
         mine.weight = mg.tensor(given)
         if shape[0] == shape[1]:
             np.testing.assert_allclose(mine.weight.detach().numpy(), given, atol=1e-10)
+
+
+@pytest.mark.parametrize("normed", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_a_copy_of_a_module_with_a_normalized_weight_is_apart(normed):
+    model = nn.Sequential(normed(nn.Linear(3, 4)), nn.ReLU(), nn.Linear(4, 1)).eval()
+    x = mg.ones(2, 3)
+    for ran in (False, True):                       # the weight is a result with a graph, from the start and after each call
+        if ran:
+            model(x)
+        copied = copy.deepcopy(model)
+        assert not copied[0].weight.requires_grad and copied[0].weight.tolist() == model[0].weight.tolist()
+        assert copied(x).tolist() == model(x).tolist() and copied[0].weight.requires_grad
+        for p in copied[0].parameters():
+            p.data.mul_(0.5)
+        copied(x).sum().backward()
+        assert copied(x).tolist() != model(x).tolist() and all(p.grad is None for p in model.parameters())
