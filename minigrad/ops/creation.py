@@ -305,6 +305,8 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     if device is not None or copy:
         return from_dlpack(ext_tensor).to(device=device, copy=bool(copy))
     if isinstance(ext_tensor, Tensor):
+        if ext_tensor.requires_grad:
+            ext_tensor.__dlpack__()                     # BufferError
         return ext_tensor.detach()
     if not hasattr(ext_tensor, "__dlpack__"):
         raise TypeError(f"[from_dlpack] expected an object with __dlpack__; got {type(ext_tensor).__name__}; "

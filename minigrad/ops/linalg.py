@@ -139,8 +139,8 @@ def _pair(op: str, dim: Any, ndim: int) -> tuple[int, int]:
     given = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
     if len(given) != 2:
         fail(op, "dim must name two dimensions", list(given))
-    a, b = (axis_of(d, ndim, op) for d in given)
-    if a == b or ndim < 2:
+    a, b = (axis_of(d, ndim, op) if ndim > 1 else 0 for d in given)
+    if a == b:
         fail(op, "dim must name two different dimensions", [f"dims {list(given)}", f"{ndim} dimensions"])
     return a, b
 

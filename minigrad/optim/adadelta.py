@@ -23,7 +23,7 @@ class Adadelta(Optimizer):
     weight_decay  L2 penalty, added to the gradient
     maximize      uses -g, so that the objective grows
     foreach, capturable   accepted for PyTorch's signature, without effect
-    differentiable        must stay False
+    differentiable        records the step: see `Optimizer`
 
     State of a parameter: `step` (float64 scalar); `square_avg` (v) and `acc_delta` (u) have the shape and dtype of p.
     ValueError if a number is negative or rho above 1.

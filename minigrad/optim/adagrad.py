@@ -22,7 +22,7 @@ class Adagrad(Optimizer):
     eps                        added to the denominator
     maximize                   uses -g, so that the objective grows
     foreach, fused             accepted for PyTorch's signature, without effect: all parameters are updated together
-    differentiable             must stay False
+    differentiable             records the step: see `Optimizer`
 
     State of a parameter: `step` (float64 scalar), `sum` (s, shape and dtype of p).
     ValueError if one of the numbers is negative.

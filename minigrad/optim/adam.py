@@ -38,7 +38,7 @@ class Adam(Optimizer):
     foreach, fused          accepted for PyTorch's signature, without effect: all parameters are updated together.
                             `foreach=True` takes tensors for lr and betas with `capturable=True` only
     capturable              the same: `minigrad.capture` records every optimiser
-    differentiable          must stay False
+    differentiable          records the step: see `Optimizer`
 
     State of a parameter: `step` (float64 scalar); `exp_avg` (m), `exp_avg_sq` (v) and, with `amsgrad`, `max_exp_avg_sq`
     have the shape and dtype of p. ValueError if a number is negative or a beta is outside [0, 1).

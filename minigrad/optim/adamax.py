@@ -35,7 +35,7 @@ class Adamax(Optimizer):
     weight_decay  L2 penalty, added to the gradient
     maximize      uses -g, so that the objective grows
     foreach, capturable   accepted for PyTorch's signature, without effect
-    differentiable        must stay False
+    differentiable        records the step: see `Optimizer`
 
     State of a parameter: `step` (float64 scalar); `exp_avg` (m) and `exp_inf` (u) have the shape and dtype of p.
     ValueError if a number is negative or a beta is outside [0, 1).

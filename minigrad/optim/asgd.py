@@ -25,7 +25,7 @@ class ASGD(Optimizer):
     weight_decay  L2 penalty, added to the gradient
     maximize      uses -g, so that the objective grows
     foreach, capturable   accepted for PyTorch's signature, without effect
-    differentiable        must stay False
+    differentiable        records the step: see `Optimizer`
 
     State of a parameter: `step`, `eta` and `mu` (float64 scalars), `ax` (a, shape and dtype of p): `eta` and `mu`
     are those of the next step. ValueError if `lr` or `weight_decay` is negative.

@@ -38,7 +38,7 @@ class NAdam(Optimizer):
     decoupled_weight_decay  weight decay as in `AdamW`
     maximize                uses -g, so that the objective grows
     foreach, capturable     accepted for PyTorch's signature, without effect
-    differentiable          must stay False
+    differentiable          records the step: see `Optimizer`
 
     State of a parameter: `step` and `mu_product` (P), float64 scalars; `exp_avg` (m) and `exp_avg_sq` (v) have the
     shape and dtype of p. ValueError if a number is negative or a beta is outside [0, 1).

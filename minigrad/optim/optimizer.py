@@ -23,17 +23,19 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from ..core.engine import drop_grads
-from ..core.half import unrounded
+from ..core.half import is_constant, unrounded
 from ..core.hooks import RemovableHandle
 from ..core.messages import Guarded
 from ..core.modes import changed, enable_grad, mode, no_grad
 from ..core.notes import Notes, Piece
+from ..core.saved import pack
 from ..core.shape import fail
+from ..core.tape import Node, observers
 from ..core.tensor import Tensor, new_tensor
 from ..core.warning import warn
 from ..devices.base import Device, Kernel
 from ..devices.launch import ceil_div
-from ..ops.creation import as_tensor
+from ..ops.creation import as_tensor, clone
 from .master import NAME as MASTER
 from .master import gradients, master_of, round_to
 from .table import SIZE
@@ -75,15 +77,15 @@ def check_betas(betas: Sequence[Any]) -> None:
 
 
 def only_default(*, foreach: bool | None = None, fused: bool | None = None, capturable: bool = False,
-                 **options: Any) -> None:
+                 differentiable: bool = False, **options: Any) -> None:
     """Checks the options by which PyTorch chooses between implementations.
 
     minigrad has one implementation, which `minigrad.capture` records. So `foreach=True`, `fused=True` and
-    `capturable=True` are accepted without effect; the first two together raise RuntimeError, as in PyTorch. Any other
-    option must be None or False, else NotImplementedError.
+    `capturable=True` are accepted without effect; `fused` beside `foreach` or `differentiable` raises RuntimeError, as
+    in PyTorch. Any other option must be None or False, else NotImplementedError.
     """
-    if foreach and fused:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    if fused and (foreach or differentiable):
+        raise RuntimeError(f"`fused` and `{'foreach' if foreach else 'differentiable'}` cannot be `True` together.")
     for name, value in options.items():
         if value:
             raise NotImplementedError(f"{name}={value!r} is not supported: leave {name} at its default")
@@ -108,6 +110,10 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
             hook(self, args, kwargs)
         return result
     return wrapper
+
+
+def _keep_copies(node: Node) -> None:
+    pack(node, clone, lambda kept: kept, is_constant)
 
 
 class _Hyper:
@@ -214,6 +220,9 @@ class Optimizer(Guarded):
     `param_groups` is the list of groups, dicts with "params" and the options; `state` maps a parameter to its state.
     A learning rate that is changed in a group is used by the next step, also by a step that `minigrad.capture` replays.
 
+    With `differentiable=True` the step is recorded: parameters, which need not be leaves, and their state are then
+    functions of what they were, of the gradients and (but in ASGD and Rprop) of a learning rate that is a tensor.
+
         optimizer = optim.SGD([{"params": model[0].parameters()},
                                {"params": model[1].parameters(), "lr": 1e-2}], lr=1e-1, momentum=0.9)
     """
@@ -298,7 +307,7 @@ class Optimizer(Guarded):
         for p in params:
             if not isinstance(p, Tensor):
                 raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
-            if not p.is_leaf:
+            if not p.is_leaf and not param_group.get("differentiable", self.defaults.get("differentiable")):
                 raise ValueError("can't optimize a non-leaf Tensor")
         param_group["params"] = params
         if names:
@@ -366,8 +375,31 @@ class Optimizer(Guarded):
                 loss = closure()
         with no_grad():
             for i, group in enumerate(self.param_groups):
-                self._step_group(i, group)
+                if group.get("differentiable"):
+                    self._record_group(group)
+                else:
+                    self._step_group(i, group)
         return loss
+
+    @enable_grad()
+    def _record_group(self, group: dict[str, Any]) -> None:
+        """The definition for each parameter, in the graph, which keeps copies of what is then changed in place."""
+        if mode.recorder is not None:
+            fail("capture", "a captured step cannot be differentiable", "", "pass differentiable=False")
+        values, flags = self._read(group)
+        observers.append(_keep_copies)
+        try:
+            for p in group["params"]:
+                if p._grad is not None:
+                    state, step = self._begin(group, p, self.state[p]), self._step_of(p, self.state[p])
+                    step.add_(1)
+                    numbers = [as_tensor(v, np.float64, p.device) for v in values]
+                    begun_with_lr = {"eta", "step_size"} & {*self.state[p]}
+                    if isinstance(group["lr"], Tensor) and not begun_with_lr:
+                        numbers[0] = group["lr"].reshape(())
+                    self._define(flags, tuple(numbers), p, p._grad, state, step)
+        finally:
+            observers.remove(_keep_copies)
 
     def _step_group(self, index: int, group: dict[str, Any]) -> None:
         recorder = mode.recorder

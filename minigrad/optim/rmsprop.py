@@ -24,7 +24,7 @@ class RMSprop(Optimizer):
     maximize      uses -g, so that the objective grows
     foreach       accepted for PyTorch's signature, without effect: all parameters are updated together
     capturable    the same: `minigrad.capture` records every optimiser
-    differentiable   must stay False
+    differentiable   records the step: see `Optimizer`
 
     State of a parameter: `step` (float64 scalar); of the shape and dtype of p, `square_avg` (v), with `momentum` also
     `momentum_buffer` (b), with `centered` also `grad_avg` (a). ValueError if one of the numbers is negative.

@@ -23,7 +23,7 @@ class Rprop(Optimizer):
     step_sizes  (least, largest): the bounds of s
     maximize    uses -g, so that the objective grows
     foreach, capturable   accepted for PyTorch's signature, without effect
-    differentiable        must stay False
+    differentiable        records the step: see `Optimizer`
 
     State of a parameter: `step` (float64 scalar); `prev` (the last g) and `step_size` (s), of the shape and dtype of p.
     ValueError if lr is negative or the etas are not as above.

@@ -28,7 +28,7 @@ class SGD(Optimizer):
     nesterov      looks ahead by one step of momentum; needs momentum > 0 and dampening 0, else ValueError
     maximize      uses -g, so that the objective grows
     foreach, fused   accepted for PyTorch's signature, without effect: all parameters are updated together
-    differentiable   must stay False
+    differentiable   records the step: see `Optimizer`
 
     State of a parameter, with momentum only: `momentum_buffer` (b, shape and dtype of p).
     ValueError if `lr`, `momentum` or `weight_decay` is negative.

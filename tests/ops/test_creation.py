@@ -192,6 +192,8 @@ def test_sizes_by_name():
     assert shared.tolist()[0] == 7 and copied.tolist()[0] == 0
     with pytest.raises(NotImplementedError, match="copy=False"):
         mg.from_dlpack(other, copy=False)
+    with pytest.raises(BufferError, match="part of a graph"):
+        mg.from_dlpack(mg.ones(2, requires_grad=True))
 
 
 @pytest.mark.parametrize("first", [[], [1.0], [mg.ones(2)]])

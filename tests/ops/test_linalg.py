@@ -241,6 +241,12 @@ def test_condition_numbers_of_singular_matrices():
         assert mg.linalg.cond(mg.stack([mg.diag(mg.tensor([1.0, 0.0])), 2 * mg.eye(2)]), p)[0].item() == want
 
 
+def test_a_matrix_norm_of_a_vector_is_refused():
+    for ask in (lambda: mg.linalg.matrix_norm(mg.ones(2)), lambda: mg.norm(mg.ones(2), "nuc"), lambda: mg.linalg.matrix_norm(mg.ones(2), dim=(0, 1))):
+        with pytest.raises(RuntimeError, match="dimensions"):
+            ask()
+
+
 def test_matrices_without_elements():
     for shape in ((0, 0), (3, 0, 0), (0, 2, 2)):
         assert mg.linalg.cond(mg.zeros(shape)).tolist() == mg.zeros(shape[:-2]).tolist()

@@ -325,14 +325,12 @@ def test_in_place_steps_are_counted():
     (lambda p: optim.Adam(p, betas=(0.9, -0.1)), ValueError, "index 1"),
     (lambda p: optim.Adam(p, eps=-1e-8), ValueError, "Invalid epsilon value"),
     (lambda p: optim.Adam(p, lr=float("nan")), ValueError, "Invalid learning rate: nan"),
-    (lambda p: optim.Adam(p, fused=True, foreach=True), RuntimeError, "together"),
+    (lambda p: optim.Adam(p, fused=True, foreach=True), RuntimeError, "`foreach` cannot be `True` together"),
+    (lambda p: optim.Adam(p, fused=True, differentiable=True), RuntimeError, "`differentiable` cannot be `True` together"),
     (lambda p: optim.Adam(p, lr=mg.tensor(0.1), foreach=True), ValueError, "lr as a Tensor is not supported"),
     (lambda p: optim.AdamW(p, betas=(mg.tensor(0.9), mg.tensor(0.99)), foreach=True), ValueError, r"betas\[0\] as a Tensor is not supported"),
-    (lambda p: optim.Adam(p, differentiable=True), NotImplementedError, "differentiable"),
-    (lambda p: optim.RMSprop(p, differentiable=True), NotImplementedError, "differentiable"),
     (lambda p: optim.RMSprop(p, alpha=-1), ValueError, "Invalid alpha value"),
     (lambda p: optim.Adagrad(p, lr_decay=-1), ValueError, "Invalid lr_decay value"),
-    (lambda p: optim.Adagrad(p, differentiable=True), NotImplementedError, "differentiable"),
     (lambda p: optim.Adadelta(p, rho=1.1), ValueError, "Invalid rho value: 1.1"),
     (lambda p: optim.Adadelta(p, lr=-1), ValueError, "Invalid learning rate"),
     (lambda p: optim.Adamax(p, betas=(0.0, 1.0)), ValueError, "index 1"),
@@ -350,7 +348,6 @@ def test_in_place_steps_are_counted():
     (lambda p: optim.Muon(p[:1], adjust_lr_fn="rms"), ValueError, "rms is not supported"),
     (lambda p: optim.SparseAdam(p, lr=0), ValueError, "Invalid learning rate: 0"),
     (lambda p: optim.SparseAdam(p, eps=0), ValueError, "Invalid epsilon value: 0"),
-    (lambda p: optim.RAdam(p, differentiable=True), NotImplementedError, "differentiable"),
     (lambda p: optim.LBFGS(p, lr=-0.5), ValueError, "Invalid learning rate: -0.5"),
     (lambda p: optim.LBFGS([{"params": p[:1]}, {"params": p[1:]}]), ValueError, "per-parameter options"),
     (lambda p: optim.SGD([{"params": p[:1]}, {"params": p[1:], "param_names": ["a", "b"]}]), ValueError, "with names"),
@@ -572,3 +569,42 @@ def test_new_optimizers_follow_a_captured_step():
         x = mg.tensor([i, 2, 5 - i])
         assert eager(x).item() == captured(x).item()
     assert mg.equal(t1.weight, t2.weight) and mg.equal(l1.weight, l2.weight)
+
+
+@pytest.mark.parametrize("name, options", [
+    ("SGD", {"momentum": 0.9, "nesterov": True}), ("SGD", {"weight_decay": 0.1}), ("Adam", {"amsgrad": True, "weight_decay": 0.1}), ("AdamW", {}), ("RAdam", {}), ("NAdam", {}), ("Adamax", {}),
+    ("RMSprop", {"momentum": 0.9, "centered": True, "maximize": True}), ("Adagrad", {"lr_decay": 0.1}), ("Adadelta", {}), ("ASGD", {"t0": 1, "weight_decay": 0.1}), ("Rprop", {})])
+def test_steps_can_be_differentiated(name, options):
+    """By parameters, gradients and learning rate, through three steps."""
+    def stepped(start, slope, lr):
+        p = start.clone()
+        optimizer = getattr(optim, name)([p], lr=lr, differentiable=True, **options)
+        for k in range(3):
+            p.grad = slope * (k + 1) + slope.sin()
+            optimizer.step()
+        assert all(s.requires_grad for s in optimizer.state[p].values() if s.ndim)
+        return p
+    given = [mg.tensor(v, dtype=mg.float64, requires_grad=True) for v in ([0.5, -1.0, 2.0], [0.4, 0.7, -1.2], 0.05)]
+    assert mg.autograd.gradcheck(stepped, given if name not in ("ASGD", "Rprop") else (*given[:2], 0.05))
+    plain = mg.tensor([0.5, -1.0, 2.0], dtype=mg.float64)
+    optimizer = getattr(optim, name)([plain], lr=0.05, **options)
+    for k in range(3):
+        plain.grad = (given[1] * (k + 1) + given[1].sin()).detach()
+        optimizer.step()
+    assert mg.allclose(stepped(*given), plain, rtol=1e-12)
+
+
+def test_a_differentiable_step_is_no_captured_one():
+    p = mg.ones(2, requires_grad=True)
+    optimizer = optim.SGD([p], differentiable=True)
+    with pytest.raises(RuntimeError, match="leaf"):                     # as in PyTorch: a clone can be changed in a graph
+        p.grad = mg.ones(2)
+        optimizer.step()
+    with pytest.raises(ValueError, match="non-leaf"):
+        optim.SGD([p * 1])
+    q = (p * 1).detach()
+    q.grad = mg.ones(2)
+    captured = optim.SGD([q], differentiable=True)
+    with pytest.raises(RuntimeError, match="cannot be differentiable"):
+        mg.capture(lambda: captured.step())()
+    assert not mg.core.tape.observers
