@@ -24,6 +24,7 @@ class ReduceOp(distributed.ReduceOp):
     """minigrad's, and names that its collectives refuse."""
 
     BAND, BOR, BXOR, PREMUL_SUM = "band", "bor", "bxor", "premul_sum"
+    RedOpType = str
 
 
 class Backend:

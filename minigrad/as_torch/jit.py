@@ -48,6 +48,10 @@ class ScriptFunction:
     """What `script` would make of a function. It makes none."""
 
 
+class OptimizedModule(Module):
+    """What `compile` would make of a module. It makes none."""
+
+
 class TracerWarning(Warning):
     """What `trace` would warn of. It traces nothing."""
 

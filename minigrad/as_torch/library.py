@@ -86,7 +86,6 @@ def _parse_to(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
 
 
 has_lapack = True
-_nn = SimpleNamespace(_parse_to=_parse_to)
 
 
 def load_library(path: str) -> NoReturn:

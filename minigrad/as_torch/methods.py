@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,9 +106,17 @@ def untyped_storage(self: Tensor) -> SimpleNamespace:
                            size=lambda: owner.layout.nbytes, device=self.device)
 
 
+class _Storage(Tensor):
+    """Elements in memory. True if there are any."""
+
+    def __bool__(self) -> bool:
+        return self.numel() > 0
+
+
 def storage(self: Any) -> Tensor:
     """All elements of the memory that a tensor shares with its views."""
-    return (self._base if self._is_view() else self).flatten()      # type: ignore[no-any-return]
+    found = (self._base if self._is_view() else self).detach().flatten()
+    return subclass.as_subclass(found, _Storage)                    # type: ignore[no-any-return]
 
 
 def _writing(name: str, function: Any) -> Callable[..., Any]:
@@ -168,19 +176,25 @@ METHODS: dict[str, Any] = {
                      "is_xla", "is_xpu"), False)}
 
 
+def _without_module(hook: Callable, module: Module, *rest: Any) -> Any:
+    return hook(*rest)
+
+
+def _replacing(hook: Callable, module: Module, state_dict: dict[str, Any], *rest: Any) -> None:
+    other = hook(module, state_dict, *rest)
+    if other is not None and other is not state_dict:
+        state_dict.clear()
+        state_dict.update(other)
+
+
 def _register_load_state_dict_pre_hook(self: Module, hook: Callable, with_module: bool = False) -> RemovableHandle:
     """`register_load_state_dict_pre_hook`, of a hook that need not take the module."""
-    return self.register_load_state_dict_pre_hook(hook if with_module else lambda module, *rest: hook(*rest))
+    return self.register_load_state_dict_pre_hook(hook if with_module else partial(_without_module, hook))
 
 
 def _register_state_dict_hook(self: Module, hook: Callable) -> RemovableHandle:
     """`register_state_dict_post_hook`, of a hook that may return another dict."""
-    def replacing(module: Module, state_dict: dict[str, Any], *rest: Any) -> None:
-        other = hook(module, state_dict, *rest)
-        if other is not None and other is not state_dict:
-            state_dict.clear()
-            state_dict.update(other)
-    return self.register_state_dict_post_hook(replacing)
+    return self.register_state_dict_post_hook(partial(_replacing, hook))
 
 
 _OF_MODULES = {"_register_load_state_dict_pre_hook": _register_load_state_dict_pre_hook,

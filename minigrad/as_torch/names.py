@@ -15,14 +15,17 @@ _COPIED = ".as_torch.optimizer"
 _DATA = ".as_torch.small DistributedSampler default_collate"
 _KIND = ".as_torch.libraries T_co _DatasetKind"
 MODULES: dict[str, tuple[str, ...]] = {
-    "torch": (".as_torch.top", "", ".as_torch.aten", ".nn.functional", ".as_torch.switches"),
+    "torch": (".as_torch.top", "", ".as_torch.jit ScriptFunction ScriptModule", ".as_torch.aten", ".nn.functional",
+              ".as_torch.switches"),
     "torch._C": (".as_torch.subclass DisableTorchFunction DisableTorchFunctionSubclass"
-                 " _disabled_torch_function_impl", ".as_torch.library"),
+                 " _TensorMeta _disabled_torch_function_impl", ".as_torch.library"),
+    "torch._C._nn": (".as_torch.library _parse_to", ".nn.functional", ".as_torch.aten"),
     "torch.__config__": (".as_torch.switches parallel_info show",),
     "torch._jit_internal": (".as_torch.libraries Dict List Optional Tuple _overload boolean_dispatch", ".as_torch.jit"),
     "torch._VF": (".as_torch.aten", ""),
     "torch._dynamo": (".as_torch.jit",),
     "torch._dynamo.*": (".as_torch.jit",),
+    "torch._dynamo.eval_frame": (".as_torch.jit",),
     "torch._inductor": (".as_torch.jit",),
     "torch._inductor.*": (".as_torch.jit",),
     "torch._tensor": ("",),
@@ -127,6 +130,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.serialization": (".as_torch.saving", ".as_torch.libraries DEFAULT_PROTOCOL MAP_LOCATION"
                             " default_restore_location pickle"),
     "torch.sparse": (".as_torch.sparse",),
+    "torch.storage": (),
     "torch.testing": (".as_torch.testing",),
     "torch.torch_version": (".as_torch.version",),
     "torch.types": (".as_torch.types", ".as_torch.libraries Device FileLike Number _TensorOrTensors _bool _device"
@@ -137,6 +141,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.utils.checkpoint": (".as_torch.small get_device_states set_device_states", ".utils.checkpoint"),
     "torch.utils.cpp_extension": (),
     "torch.utils.dlpack": (".as_torch.small to_dlpack", ""),
+    "torch.utils.flop_counter": (".as_torch.flop_counter",),
     "torch.utils.hooks": (".core.hooks",),
     "torch.utils.data": (_DATA, ".data"),
     **{f"torch.utils.data.{name}": (_DATA, _KIND, ".data") for name in (
@@ -149,6 +154,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 
 _PARALLEL = "minigrad has no parallel copies of a module; nn.parallel.DistributedDataParallel has processes"
+_NO_STORAGE = "memory has no objects of its own; `data_ptr()`, `nbytes` and `numpy()` tell of it"
 # why a module of PyTorch has no place here
 REFUSED: dict[str, str] = {
     "torch.autograd.forward_ad": "minigrad has no forward mode; func.jvp computes the same products",
@@ -167,6 +173,7 @@ REFUSED: dict[str, str] = {
     "torch.ao": "minigrad has no quantized dtypes",
     "torch.quantization": "minigrad has no quantized dtypes",
     "torch.quasirandom": "scipy.stats.qmc.Sobol draws these sequences",
+    "torch.storage": _NO_STORAGE,
     "torch.utils.benchmark": "Python's timeit times statements, minigrad.bench ops and steps",
     "torch.utils.cpp_extension": "minigrad.op(kernels=...) compiles C that an op brings with it",
     "torch.utils.model_zoo": "minigrad downloads no models; convert the weights (examples/as_torch.md)",
@@ -176,7 +183,14 @@ REFUSED: dict[str, str] = {
 REFUSED_NAMES = {f"torch.{name}": reason for reason, names in (
     ("minigrad has real dtypes only", "cdouble cfloat chalf complex complex32 istft"
      " linalg.eig linalg.eigvals polar stft view_as_complex view_as_real"),
+    ("they read and write pickles", "PyTorchFileReader PyTorchFileWriter"),
+    ("a DataLoader's iterator has no class of its own", "utils.data.dataloader._BaseDataLoaderIter"
+     " utils.data.dataloader._MultiProcessingDataLoaderIter utils.data.dataloader._SingleProcessDataLoaderIter"),
+    ("autograd.profiler.profile writes a trace of its own", "autograd.profiler.emit_itt autograd.profiler.emit_nvtx"),
+    ("functions are not overridden in minigrad", "overrides.TorchFunctionMode"),
     ("minigrad has no remote calls", "Future"),
+    (_NO_STORAGE, "BoolStorage ByteStorage"
+     " DoubleStorage FloatStorage HalfStorage IntStorage LongStorage TypedStorage UntypedStorage"),
     ("it needs the package ml_dtypes: pip install ml_dtypes", "bfloat16"),      # reached where that is missing
     (_PARALLEL, "nn.parallel.gather nn.parallel.parallel_apply nn.parallel.parallel_apply.parallel_apply"
      " nn.parallel.replicate nn.parallel.replicate.replicate nn.parallel.scatter"),

@@ -10,7 +10,7 @@ from typing import Any
 from ..autograd import profiler
 from ..core.warning import warn
 
-__all__ = ["ProfilerActivity", "profile", "schedule", "tensorboard_trace_handler"]
+__all__ = ["ProfilerAction", "ProfilerActivity", "kineto_available", "profile", "schedule", "tensorboard_trace_handler"]
 
 
 class ProfilerActivity(Enum):
@@ -19,6 +19,20 @@ class ProfilerActivity(Enum):
     CPU = 0
     XPU = 1
     CUDA = 2
+
+
+class ProfilerAction(Enum):
+    """What a schedule says of a step. `profile` observes all steps."""
+
+    NONE = 0
+    WARMUP = 1
+    RECORD = 2
+    RECORD_AND_SAVE = 3
+
+
+def kineto_available() -> bool:
+    """False: minigrad has a profiler of its own."""
+    return False
 
 
 def schedule(*, wait: int, warmup: int, active: int, repeat: int = 0, skip_first: int = 0,

@@ -7,10 +7,11 @@ from functools import wraps
 from typing import Any
 
 from ..core.inplace import register
-from ..core.tensor import Tensor
+from ..core.tensor import Size, Tensor
 from ..nn.module import Parameter
 
 DisableTorchFunction = DisableTorchFunctionSubclass = nullcontext
+_TensorMeta = type
 
 
 def as_subclass(self: Tensor, cls: type[Tensor]) -> Any:
@@ -43,7 +44,7 @@ def _unless_made(init: Any) -> Any:
     @wraps(init)
     def method(self: Any, *args: Any, **named: Any) -> None:
         if not hasattr(self, "array"):
-            init(self, *args, **named)
+            init(self, *[Size(named.pop(name)) for name in ("size",) if name in named], *args, **named)
     return method
 
 

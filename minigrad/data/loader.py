@@ -177,7 +177,7 @@ class _Iteration(Generic[Sample]):
         else:
             datasets = [copy.copy(loader.dataset) if loader._iterable else loader.dataset for _ in range(count)]
             self._workers = Workers(count, loader._reader, datasets, order.seed, loader.worker_init_fn)
-            for _ in range(count * loader.prefetch_factor):
+            for _ in range(count * (loader.prefetch_factor or 1)):
                 self._submit()
 
     def _submit(self) -> None:
@@ -307,7 +307,9 @@ class DataLoader(Guarded, Generic[Sample]):
         self.dataset, self.batch_size = dataset, None if batch_sampler is not None else batch_size
         self.shuffle, self.drop_last = bool(shuffle), drop_last
         self.sampler, self.batch_sampler = sampler, batch_sampler
-        self.num_workers, self.prefetch_factor = num_workers, 2 if prefetch_factor is None else max(prefetch_factor, 1)
+        self.num_workers, self.prefetch_factor = num_workers, prefetch_factor       # 2 if there are workers, else None
+        if num_workers:
+            self.prefetch_factor = 2 if prefetch_factor is None else max(prefetch_factor, 1)
         self.collate_fn, self.generator, self.seed = collate_fn, generator, seed
         self.timeout, self.worker_init_fn, self.persistent_workers = timeout, worker_init_fn, persistent_workers
         _check_context(multiprocessing_context, num_workers)

@@ -35,7 +35,7 @@ from ..ops.math import (
 from ..ops.random import exponential_, rand, randn
 from ..ops.softmax import softmax
 from . import constraints
-from .distribution import Distribution, Parametric, broadcast_all, zeros_with
+from .distribution import Distribution, Parametric, broadcast_all, computed, zeros_with
 from .gamma import standard_gamma
 
 _EMPTY = Size(())
@@ -638,7 +638,7 @@ class Factored(Distribution):
     """What takes one of three matrices (*, K, K), a covariance, its inverse `precision_matrix` or its lower Cholesky
     factor `scale_tril`, and computes with the factor."""
 
-    _factor: Tensor                                     # (*, K, K), broadcast where it is used
+    _unbroadcasted_scale_tril: Tensor                                     # (*, K, K), broadcast where it is used
 
     def _given(self, **given: Tensor | None) -> tuple[str, Tensor]:
         """The name and the matrix of these that is not None."""
@@ -656,23 +656,28 @@ class Factored(Distribution):
         if name == "precision_matrix":                  # its Cholesky factor with both orders reversed, inverted
             turned = cholesky(matrix.flip(-2, -1)).flip(-2, -1).mT
             matrix = solved(turned, eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device))
-        self._factor = cholesky(matrix) if name == "covariance_matrix" else matrix
+        self._unbroadcasted_scale_tril = cholesky(matrix) if name == "covariance_matrix" else matrix
 
-    def __getattr__(self, name: str) -> Tensor:
-        """The matrices that were not given."""
-        if name in ("covariance_matrix", "precision_matrix", "scale_tril"):
-            k = self._event_shape[0]
-            factor = self._factor.expand(*self._batch_shape, k, k)
-            if name == "scale_tril":
-                return factor
-            if name == "covariance_matrix":
-                return factor @ factor.mT
-            inverse = solved(factor, eye(k, dtype=factor.dtype, device=factor.device))
-            return inverse.mT @ inverse
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @computed
+    def scale_tril(self) -> Tensor:
+        """The lower Cholesky factor of the covariance"""
+        k = self._event_shape[0]
+        return self._unbroadcasted_scale_tril.expand(*self._batch_shape, k, k)
+
+    @computed
+    def covariance_matrix(self) -> Tensor:
+        """The covariance"""
+        return self.scale_tril @ self.scale_tril.mT
+
+    @computed
+    def precision_matrix(self) -> Tensor:
+        """The inverse of the covariance"""
+        low = self.scale_tril
+        inverse = solved(low, eye(low.shape[-1], dtype=low.dtype, device=low.device))
+        return inverse.mT @ inverse
 
     def _half_log_det(self) -> Tensor:
-        return log(self._factor.diagonal(dim1=-2, dim2=-1)).sum(-1)
+        return log(self._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1)).sum(-1)
 
 
 def solved(low: Tensor, x: Tensor) -> Tensor:
@@ -710,8 +715,8 @@ class MultivariateNormal(Centred, Factored):
 
     def expand(self, batch_shape: Sequence[int]) -> Any:
         """See `Distribution.expand`."""
-        made = MultivariateNormal(self.loc.expand(*batch_shape, *self._event_shape), scale_tril=self._factor,
-                                  validate_args=False)
+        made = MultivariateNormal(self.loc.expand(*batch_shape, *self._event_shape),
+                                  scale_tril=self._unbroadcasted_scale_tril, validate_args=False)
         made._validate_args = self._validate_args
         return made
 
@@ -723,11 +728,11 @@ class MultivariateNormal(Centred, Factored):
 
     def _root(self) -> Tensor:
         """A matrix A with covariance = A A^T"""
-        return self._factor
+        return self._unbroadcasted_scale_tril
 
     def _squares(self, x: Tensor) -> Tensor:
         """x^T covariance^-1 x of each column x: (*, K, n) -> (*, n)"""
-        z = solved(self._factor, x)
+        z = solved(self._unbroadcasted_scale_tril, x)
         return (z * z).sum(-2)
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core.half import finfo
-from ..core.modes import enable_grad, no_grad
 from ..core.modes import mode as current
+from ..core.modes import no_grad
 from ..core.shape import INT64
 from ..core.tensor import Size, Tensor
 from ..devices.host import on_host
@@ -22,7 +22,7 @@ from ..ops.math import floor, ge, gt, lgamma, log, log1p, lt, minimum, where
 from ..ops.random import bernoulli, rand, randint
 from ..ops.softmax import logsumexp, softmax
 from . import constraints
-from .distribution import Distribution, Parametric, broadcast_all
+from .distribution import Distribution, Parametric, broadcast_all, computed
 
 _EMPTY = Size(())
 
@@ -43,9 +43,6 @@ class Binary(Distribution):
     """What distributions of one probability share: `probs`, or `logits` = log(probs / (1 - probs)); the other one is
     computed when it is asked for."""
 
-    probs: Tensor
-    logits: Tensor
-
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None) -> None:
         _one_of(type(self), probs, logits)
         name, given = ("probs", probs) if logits is None else ("logits", logits)
@@ -60,16 +57,16 @@ class Binary(Distribution):
         """The parameters that come before the probability."""
         return ()
 
-    def __getattr__(self, name: str) -> Any:
-        with enable_grad():                             # it may be asked for first where nothing is recorded
-            if name == "probs" and "logits" in vars(self):
-                self.probs = sigmoid(self.logits)
-                return self.probs
-            if name == "logits" and "probs" in vars(self):
-                p = clamped(self.probs)
-                self.logits = log(p) - log1p(-p)
-                return self.logits
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @computed
+    def probs(self) -> Tensor:
+        """sigmoid(logits)"""
+        return sigmoid(self.logits)
+
+    @computed
+    def logits(self) -> Tensor:
+        """log(probs / (1 - probs))"""
+        p = clamped(self.probs)
+        return log(p) - log1p(-p)
 
     def expand(self, batch_shape: Sequence[int]) -> Any:
         """See `Distribution.expand`."""
@@ -244,9 +241,6 @@ class Categorical(Distribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"probs": constraints.simplex,
                                                                     "logits": constraints.real_vector}
     has_enumerate_support = True
-    probs: Tensor
-    logits: Tensor
-
     def __init__(self, probs: Tensor | None = None, logits: Tensor | None = None,
                  validate_args: bool | None = None) -> None:
         _one_of(type(self), probs, logits)
@@ -254,26 +248,24 @@ class Categorical(Distribution):
         if not isinstance(given, Tensor) or given.ndim < 1:
             raise ValueError(f"[{type(self).__name__}] `{'probs' if logits is None else 'logits'}` parameter must be "
                              f"at least one-dimensional; got {getattr(given, 'layout', given)}")
-        if logits is None:
-            self.probs = given / given.sum(-1, keepdim=True)
-        else:
-            self.logits = given - logsumexp(given, -1, keepdim=True)
-        self._param = self.probs if logits is None else self.logits
+        whole = given.sum(-1, keepdim=True) if logits is None else logsumexp(given, -1, keepdim=True)
+        self._param = given / whole if logits is None else given - whole
+        vars(self)["probs" if logits is None else "logits"] = self._param
         self._num_events = given.shape[-1]
         super().__init__(given.shape[:-1], self._value_shape(given), validate_args)
 
     def _value_shape(self, given: Tensor) -> Sequence[int]:
         return ()
 
-    def __getattr__(self, name: str) -> Any:
-        with enable_grad():                             # it may be asked for first where nothing is recorded
-            if name == "probs" and "logits" in vars(self):
-                self.probs = softmax(self.logits, -1)
-                return self.probs
-            if name == "logits" and "probs" in vars(self):
-                self.logits = log(clamped(self.probs))
-                return self.logits
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @computed
+    def probs(self) -> Tensor:
+        """softmax(logits)"""
+        return softmax(self.logits, -1)
+
+    @computed
+    def logits(self) -> Tensor:
+        """log(probs)"""
+        return log(clamped(self.probs))
 
     def expand(self, batch_shape: Sequence[int]) -> Any:
         """See `Distribution.expand`."""

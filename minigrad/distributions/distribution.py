@@ -6,11 +6,11 @@ one value of one of them. `sample(shape)` has the shape (*shape, *batch_shape, *
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from ..core.modes import enable_grad, no_grad
 from ..core.modes import mode as current
-from ..core.modes import no_grad
 from ..core.shape import broadcast_shapes, default_float
 from ..core.tensor import Size, Tensor
 from ..ops.creation import tensor, zeros
@@ -36,6 +36,24 @@ def broadcast_all(*values: Any) -> list[Tensor]:
     given = [v if isinstance(v, Tensor) else tensor(v, dtype=dtype, device=device) for v in values]
     shape = broadcast_shapes("distributions", *[t.shape for t in given])
     return [t if t.shape == shape else t.expand(shape) for t in given]
+
+
+class computed:             # noqa: N801
+    """A parameter that is computed from others when it is asked for and was not given, and kept: in the graph, also
+    where nothing is recorded."""
+
+    def __init__(self, function: Callable[[Any], Tensor]) -> None:
+        self._function, self.__doc__ = function, function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, made: Any, owner: type | None = None) -> Any:
+        if made is None:
+            return self
+        with enable_grad():
+            found = vars(made)[self._name] = self._function(made)
+        return found
 
 
 class Distribution:

@@ -243,10 +243,9 @@ class _Relaxed(TransformedDistribution):
         name = "probs" if grown._param is vars(grown).get("probs") else "logits"
         return type(self)(grown.temperature, **{name: grown._param}, validate_args=False)   # type: ignore[call-arg]
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("temperature", "probs", "logits"):
-            return getattr(self.base_dist, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    temperature = property(lambda self: self.base_dist.temperature)
+    probs = property(lambda self: self.base_dist.probs)
+    logits = property(lambda self: self.base_dist.logits)
 
 
 class RelaxedBernoulli(_Relaxed):

@@ -19,7 +19,7 @@ from ..ops.linalg import cholesky
 from ..ops.math import digamma, gt, le, lgamma, log, where
 from . import constraints
 from .continuous import Beta, Factored, MultivariateNormal, normal_like, solved
-from .distribution import Distribution, Parametric, broadcast_all
+from .distribution import Distribution, Parametric, broadcast_all, computed
 from .gamma import standard_gamma
 
 _EMPTY = Size(())
@@ -52,13 +52,13 @@ class LowRankMultivariateNormal(MultivariateNormal):
         small = self._scaled @ cov_factor
         self._small = cholesky(small + eye(small.shape[-1], dtype=small.dtype, device=small.device))
 
-    @property
+    @computed
     def covariance_matrix(self) -> Tensor:
         """W W^T + D"""
         return self.cov_factor @ self.cov_factor.mT + self.cov_diag.diag_embed()
 
     @property
-    def _factor(self) -> Tensor:                        # type: ignore[override]
+    def _unbroadcasted_scale_tril(self) -> Tensor:      # type: ignore[override]
         return cholesky(self.covariance_matrix)
 
     def _half_log_det(self) -> Tensor:
@@ -114,7 +114,7 @@ class Wishart(Factored):
 
     def expand(self, batch_shape: Sequence[int]) -> Wishart:
         """See `Distribution.expand`."""
-        made = Wishart(self.df.expand(*batch_shape), scale_tril=self._factor, validate_args=False)
+        made = Wishart(self.df.expand(*batch_shape), scale_tril=self._unbroadcasted_scale_tril, validate_args=False)
         made._validate_args = self._validate_args
         return made
 
@@ -144,7 +144,7 @@ class Wishart(Factored):
         """L A A^T L^T, V = L L^T, A_ii^2 from Chi2(df - i), A_ij from N(0, 1) below the diagonal (Bartlett 1933)"""
         shape = self._extended_shape(sample_shape)
         own = (2 * standard_gamma(self._counted().expand(*shape[:-1]))).sqrt()
-        root = self._factor @ (normal_like(shape, self.df).tril(-1) + own.diag_embed())
+        root = self._unbroadcasted_scale_tril @ (normal_like(shape, self.df).tril(-1) + own.diag_embed())
         return root @ root.mT
 
     def _log_prob(self, log_det: Tensor, trace: Tensor) -> Tensor:
@@ -157,12 +157,12 @@ class Wishart(Factored):
     def log_prob(self, value: Tensor) -> Tensor:
         """((df - K - 1) log(det(X)) - tr(V^-1 X) - df log(det(2 V))) / 2 - log(Gamma_K(df / 2))"""
         root = cholesky(self._checked(value))
-        z = solved(self._factor, root)
+        z = solved(self._unbroadcasted_scale_tril, root)
         return self._log_prob(2 * log(root.diagonal(dim1=-2, dim2=-1)).sum(-1), (z * z).sum((-2, -1)))
 
     def mean_log_prob(self, of: Wishart) -> Tensor:
         """E[log_prob(X)], X from `of`; E[log(det(X))] = log(det(2 V)) + sum(digamma((df - i) / 2))"""
-        k, z = self._event_shape[0], solved(self._factor, of._factor)
+        k, z = self._event_shape[0], solved(self._unbroadcasted_scale_tril, of._unbroadcasted_scale_tril)
         log_det = digamma(of._counted()).sum(-1) + k * math.log(2) + 2 * of._half_log_det()
         return self._log_prob(log_det, of.df * (z * z).sum((-2, -1)))
 

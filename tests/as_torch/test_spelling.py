@@ -87,7 +87,7 @@ def test_names_that_pytorch_has_in_several_places(door):
     assert x.is_same_size(y) and not x.is_inference() and x.share_memory_() is x and nn.ReLU().share_memory()(x).tolist() == [[1, 0, 3]]
     assert door.zeros(2, 3).fill_diagonal_(2).tolist() == [[2, 0, 0], [0, 2, 0]]
     assert door.zeros(4, 2).fill_diagonal_(2, wrap=True).tolist() == [[2, 0], [0, 2], [0, 0], [2, 0]]
-    assert door.eye(2).storage().tolist() == [1, 0, 0, 1] and len(x.storage()) == 3
+    assert door.eye(2).storage().tolist() == [1, 0, 0, 1] and len(x.storage()) == 3 and x.storage() and not door.empty(0).storage()
     whole, part = door.arange(6.0), door.arange(6.0)[4:]
     assert part.storage().tolist() == whole.tolist() and part.storage_offset() == 4 and whole.storage_offset() == 0
     assert part.untyped_storage().data_ptr() == part.data_ptr() - 16 and part.untyped_storage().nbytes() == 24
@@ -1045,3 +1045,62 @@ def test_gather_takes_sparse_gradients_as_dense(door):
     x = door.ones(3, requires_grad=True)
     x.gather(0, door.tensor([1, 1]), sparse_grad=True).sum().backward()
     assert x.grad.tolist() == [0, 2, 0]
+
+
+def _before_loading(state_dict, *rest):
+    state_dict["weight"] = state_dict.pop("old")
+
+
+def _after_saving(module, state_dict, *rest):
+    return {"old": state_dict["weight"], "bias": state_dict["bias"]}
+
+
+def test_modules_with_inner_hooks_are_pickled(door):
+    import copy
+    import pickle
+    layer = nn.Linear(2, 2)
+    layer._register_load_state_dict_pre_hook(_before_loading)
+    layer._register_state_dict_hook(_after_saving)
+    for again in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        state = again.state_dict()
+        assert [*state] == ["old", "bias"] and not any(nn.Module.load_state_dict(again, state))
+
+
+def test_names_that_trainers_import(door):
+    """PyTorch Lightning and accelerate: classes to compare with, what `Module.to` takes, a loader's own arguments."""
+    from torch._C import _TensorMeta
+    from torch._dynamo.eval_frame import OptimizedModule
+    from torch.distributed import ReduceOp
+    from torch.profiler import ProfilerAction, kineto_available
+    from torch.storage import TypedStorage, UntypedStorage
+    from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+    from torch.utils.flop_counter import FlopCounterMode
+    x = door.ones(2, 3)
+    for kind in (UntypedStorage, TypedStorage, door.FloatStorage, door.PyTorchFileReader, door.overrides.TorchFunctionMode, _MultiProcessingDataLoaderIter):
+        assert not isinstance(x, kind) and issubclass(kind, kind)
+        with pytest.raises(NotImplementedError):
+            kind()
+    assert isinstance(x, _TensorMeta) is False and isinstance(door.Tensor, _TensorMeta) and ReduceOp.RedOpType is str
+    assert not isinstance(door.compile(nn.Linear(1, 1)), OptimizedModule) and issubclass(door.ScriptModule, nn.Module)
+    assert door._dynamo.eval_frame.OptimizedModule is OptimizedModule and not kineto_available() and ProfilerAction.RECORD.value == 2
+    assert door._C._nn._parse_to(x, non_blocking=True)[:2] == (x.device, x.dtype) and door._C._nn.gelu is door.nn.functional.gelu
+    with FlopCounterMode(display=False) as counted:
+        (x @ door.ones(3, 4)).sum()
+    assert counted.get_total_flops() >= 48 and list(counted.get_flop_counts()) == ["Global"] and "Total" in counted.get_table()
+    assert door.Tensor(size=(2, 3)).shape == (2, 3) == door.Tensor(size=[2, 3]).shape
+
+
+def test_trees_of_other_containers(door):
+    from collections import OrderedDict, defaultdict, deque, namedtuple
+
+    from torch.utils._pytree import SUPPORTED_NODES, LeafSpec, TreeSpec, _get_node_type, tree_flatten, tree_unflatten
+    lists = defaultdict(list)
+    lists["a"] = 1
+    Point = namedtuple("Point", "x y")
+    for value in (OrderedDict(a=1), lists, deque([1, 2], maxlen=3), Point(1, [2]), [door.Size([1, 2])], {"max": door.eye(2).max(0)}):
+        leaves, spec = tree_flatten(value)
+        again = tree_unflatten(leaves, spec)
+        assert type(again) is type(value) and (again == value or isinstance(value, dict))
+    assert tree_flatten(door.Size([1, 2]))[1] == LeafSpec() and _get_node_type(Point(1, 2)) is namedtuple in SUPPORTED_NODES
+    parts, context = SUPPORTED_NODES[dict].flatten_fn({"k": 5})
+    assert tree_unflatten(parts, TreeSpec(dict, context, [LeafSpec()])) == {"k": 5}

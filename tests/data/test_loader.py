@@ -727,3 +727,12 @@ class Seeds(Dataset):
 def test_seeds_of_samples_fit_a_tensor(num_workers):
     seeds = [s for seeds, _ in DataLoader(Seeds(), 8, num_workers=num_workers, seed=3) for s in seeds.tolist()]
     assert len(set(seeds)) == 64 and min(seeds) >= 0
+
+
+def test_arguments_of_a_loader_make_another():
+    """Trainers make a loader again from its attributes."""
+    for options in ({}, {"num_workers": 2}, {"num_workers": 1, "prefetch_factor": 3}):
+        loader = DataLoader(list(range(4)), batch_size=2, **options)
+        named = {name: getattr(loader, name) for name in ("batch_size", "num_workers", "prefetch_factor", "persistent_workers", "timeout", "drop_last")}
+        assert [b.tolist() for b in DataLoader(loader.dataset, **named)] == [[0, 1], [2, 3]]
+        assert loader.prefetch_factor == options.get("prefetch_factor", 2 if options else None)

@@ -622,6 +622,35 @@ def test_classes_that_are_modules_too():
     assert scale._cached_x_y[0] is x and scale._cached_x_y[1] is y and scale.inv is scale._inv()       # classes of other packages read them
 
 
+def test_subclasses_reach_what_is_computed():
+    """Classes of other packages take a covariance later, and ask for `super().covariance_matrix`."""
+    class Later(D.MultivariateNormal):
+        def __init__(self, loc, root):
+            self.loc, self.root = loc, root
+            super(D.MultivariateNormal, self).__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
+
+        @property
+        def _unbroadcasted_scale_tril(self):
+            return self.root
+
+        @property
+        def covariance_matrix(self):
+            return super().covariance_matrix
+
+    class Sharper(D.Categorical):
+        @property
+        def logits(self):
+            return super().logits * 2
+
+    loc, root = mg.tensor([0.5, -1.0]), mg.tensor(LOWER)
+    later, plain = Later(loc, root), D.MultivariateNormal(loc, scale_tril=root)
+    for name in ("covariance_matrix", "precision_matrix", "scale_tril", "variance"):
+        np.testing.assert_allclose(getattr(later, name).numpy(), getattr(plain, name).numpy(), rtol=1e-6)
+    assert later.log_prob(loc).item() == plain.log_prob(loc).item() and plain.precision_matrix is plain.precision_matrix
+    np.testing.assert_allclose(Sharper(probs=mg.tensor([0.25, 0.75])).logits.numpy(), 2 * np.log([0.25, 0.75]), rtol=1e-5)
+    assert D.Bernoulli.probs.__doc__ and D.Categorical.logits.__doc__ and not hasattr(D.Normal(0.0, 1.0), "probs")
+
+
 def test_divergences_of_ones_own():
     class Mine(D.Normal):
         pass

@@ -180,7 +180,7 @@ def filling(torch: Any) -> None:
 
 
 def dropout(torch: Any) -> None:
-    """Masks from the same numbers. Inside recurrent layers and fused attention, where a mask cannot be given, there is no dropout."""
+    """Masks from the same numbers. Inside recurrent layers and attention, where a mask cannot be given, there is no dropout."""
     F = torch.nn.functional
 
     def masked(spread: bool) -> Callable[..., Any]:
@@ -198,7 +198,7 @@ def dropout(torch: Any) -> None:
     attention = F.scaled_dot_product_attention
     replaced(F, "scaled_dot_product_attention", lambda query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, **named:
              attention(query, key, value, attn_mask=attn_mask, is_causal=is_causal, **named))
-    for layer in (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU):
+    for layer in (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU, torch.nn.MultiheadAttention):
         def start(self: Any, *args: Any, _first: Any = layer.__init__, **named: Any) -> None:
             _first(self, *args, **named)
             self.dropout = 0.0
