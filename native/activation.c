@@ -209,7 +209,7 @@ BACKWARD0(silu_backward, HEAVY)
 typedef struct { V t, slope; } Mish;
 static inline Mish mish_t(V x, V size) {                       /* size = |x|, at most EXP_0_ */
   const VM negative = x < 0;
-  const V e = vexp_minus_(size), e2 = e * e, one = vset(1);
+  const V e = vexp_minus_(size, 0), e2 = e * e, one = vset(1);
   const V over = vselect(negative, 2 * e + e2, 1 + 2 * e), rest = vselect(negative, 2 * one, 2 * e2),
           r = 1 / (over + rest);
   const V t = over * r;

@@ -539,13 +539,18 @@ void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb
   if (kind == LSTM) copy_or_zero(gc0, gcn, batch * hidden);
   memset(sums, 0, (size_t)(blocks(&job) * sums_of(&job)) * sizeof(T));
   int further = 0, further_h = 0;        /* has anything been added to gw_ih, to gw_hh? */
+  /* Rows of gw_ih that leave lanes of a vector unused: its transpose is computed, and turned at the end. */
+  const int narrow = inputs < GEMM_STRIP && inputs % VL;
   const int64_t most = mg_rnn_steps(batch, n);
   for (int64_t s = (steps - 1) / most * most; s >= 0; s -= most) {
     take(&job, s);
     const int64_t at = job.from * batch, together = (job.to - job.from) * batch;
     mg_parallel(blocks(&job), 1, backward_blocks, &job);
     if (gx) FN(gemm)(gx + at * inputs, dx, w_ih, 0, 0, 1, together, inputs, n, n, 1, inputs, 1, inputs, 0);
-    if (gw_ih) FN(gemm)(gw_ih, dx, x + at * inputs, 0, 0, 1, n, inputs, together, 1, n, inputs, 1, inputs, further);
+    if (gw_ih && narrow)
+      FN(gemm)(gw_ih, x + at * inputs, dx, 0, 0, 1, inputs, n, together, 1, inputs, n, 1, n, further);
+    else if (gw_ih)
+      FN(gemm)(gw_ih, dx, x + at * inputs, 0, 0, 1, n, inputs, together, 1, n, inputs, 1, inputs, further);
     further = 1;
     if (!gw_hh) continue;
     if (hin) {
@@ -561,6 +566,12 @@ void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb
     further_h = 1;
   }
 
+  if (gw_ih && narrow) {
+    T *turned = mg_scratch(4, (size_t)(n * inputs) * sizeof(T));
+    if (!turned) return;
+    memcpy(turned, gw_ih, (size_t)(n * inputs) * sizeof(T));
+    FN(gemm_pack)(gw_ih, inputs, inputs, n, turned, n, 1);
+  }
   collect(&job, gnw_ih, 0, n);
   collect(&job, gnw_hh, 2 * n, n);
   collect(&job, gnw_c, 4 * n, hidden);
