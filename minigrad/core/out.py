@@ -13,13 +13,13 @@ from .tensor import Tensor, bump, writable
 from .warning import warn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-How = Literal["cast", "compute", "truth", "refill", "apart", "pair apart"]
+How = Literal["any", "cast", "compute", "truth", "refill", "apart", "pair apart"]
 
 
 def writes(*how: How) -> Callable[[Function], Function]:
     """Declares how a function writes into `out=`, which by itself must have the dtype of its result:
 
-    * `cast`: may have any dtype but one of a lower kind, as PyTorch has it where operands are promoted;
+    * `any`: may have any dtype; `cast`: any but one of a lower kind, as PyTorch has it where operands are promoted;
     * `compute`: says in which dtype is computed, as `dtype=` does; `truth`: may be uint8 in the place of bool;
     * `refill`: may have any shape of as many elements;
     * `apart`: must not lie in the memory of an input; `pair apart`: the same where there are several results.
@@ -115,7 +115,7 @@ def into(function: Callable[..., Any], out: Any, result: Any, inputs: tuple[Any,
         to, have = t.array.layout, r.array.layout
         if to.shape == have.shape or apart:
             written_once(op, to)
-        if "truth" not in how or {to.dtype.name, have.dtype.name} != {"bool", "uint8"}:
+        if "any" not in how and ("truth" not in how or {to.dtype.name, have.dtype.name} != {"bool", "uint8"}):
             check_kind(op, to, have, exact or several or "cast" not in how)
     if apart:
         _apart(op, given[0].array, inputs)

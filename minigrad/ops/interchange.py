@@ -103,7 +103,7 @@ def deepcopy(input: Tensor, memo: dict[int, Any]) -> Tensor:
         copied = clone(input)
         out = _new(type(input))
         out.array, out.node, out._requires_grad = copied.array, None, input._requires_grad
-        out._grad = None if input._grad is None else clone(input._grad)
+        out._grad = None if input._grad is None else memo.setdefault(id(input._grad), clone(input._grad))
     if hasattr(input, "__dict__"):
         out.__dict__.update(input.__dict__)
     memo[id(input)] = out

@@ -270,7 +270,9 @@ def _derivative(x: Tensor, a: int, h: Any, edge_order: int) -> Tensor:
     if unequal:
         if h.array.layout.shape != (n,):
             fail("gradient", f"the coordinates along dimension {a} must be a vector of {n}", h.array.layout)
-        gaps = cast(diff(h), x.dtype)
+        gaps = diff(h)
+        x = cast(x, promote(x.array.layout.dtype, gaps.array.layout.dtype))
+        gaps = cast(gaps, x.dtype)
     else:
         gaps = as_tensor(np.ones(n - 1), x.dtype, x.device)
         gaps = mul(gaps, h)

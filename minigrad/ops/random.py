@@ -83,9 +83,9 @@ class Generator:
         self.seed()
 
     def manual_seed(self, seed: int) -> Generator:
-        """Starts the stream of `seed` and returns the generator. RuntimeError unless -2^63 <= seed < 2^64."""
+        """Starts the stream of `seed` and returns the generator. ValueError unless -2^63 <= seed < 2^64."""
         if not isinstance(seed, (int, np.integer)) or not -1 << 63 <= seed < 1 << 64:
-            fail("manual_seed", "the seed must be a whole number, -2^63 <= seed < 2^64", repr(seed))
+            fail("manual_seed", "the seed must be a whole number, -2^63 <= seed < 2^64", repr(seed), kind=ValueError)
         if mode.recorder is not None:
             fail("capture", "a captured function cannot seed a generator: a replay would not", "", "seed it outside")
         return self._start(seed)
@@ -421,7 +421,7 @@ def _all(name: str, invariant: str, truth: Tensor) -> None:
         fail(name, invariant)
 
 
-@writes("cast")
+@writes("any")
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
     """1 with probability `input` for each element, else 0, in `input`'s shape and dtype. With `p` that is the
     probability, and `input` gives only the shape and dtype. RuntimeError if a probability is not in [0, 1]."""

@@ -265,3 +265,12 @@ def test_a_shallow_copy_has_the_same_memory():
 def test_even_steps_over_the_whole_range_of_a_dtype():
     for dtype, largest in ((mg.float64, 1.7e308), (mg.float32, 3.4e38), (mg.float16, 65504.0)):
         np.testing.assert_allclose(mg.linspace(-largest, largest, 5, dtype=dtype).double().numpy() / largest, [-1, -0.5, 0, 0.5, 1], rtol=1e-3)
+
+
+def test_a_deep_copy_shares_gradients_as_the_original_does():
+    x = mg.ones(2, requires_grad=True)
+    x.sum().backward()
+    for given in ([x, x.grad], [x.grad, x]):
+        a, b = copy.deepcopy(given)
+        leaf, grad = (a, b) if a.requires_grad else (b, a)
+        assert leaf.grad is grad and grad is not x.grad and grad.tolist() == [1, 1]

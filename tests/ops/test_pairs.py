@@ -110,3 +110,10 @@ def test_the_size_of_the_numbers_does_not_matter(dtype, size):
         (g,), (h,) = mg.autograd.grad((a * w).sum(), x), mg.autograd.grad((b * w).sum(), y)
         tolerance = {mg.float64: 1e-9, mg.float32: 1e-4, mg.bfloat16: 0.1}[dtype] * g.double().abs().max().item()
         np.testing.assert_allclose((h.double() * size / size ** power).numpy(), g.double().numpy(), rtol=0, atol=tolerance)
+
+
+def test_coordinates_promote_a_gradient(torch):
+    for values, at in (([1.0, 2.0, 4.0], np.array([1.0, 2.0, 5.0])), ([1, 2, 4], np.array([1.0, 2.0, 5.0])), ([1.0, 2.0, 4.0], np.array([1, 2, 5]))):
+        got, want = [lib.gradient(lib.tensor(values), spacing=(lib.tensor(at),))[0].numpy() for lib in (mg, torch)]
+        assert got.dtype == want.dtype
+        np.testing.assert_allclose(got, want, rtol=1e-6)

@@ -102,3 +102,16 @@ def test_integers_of_a_range_of_half_of_all_numbers_and_more():
         x = mg.empty(5000, dtype=dtype).random_(np.iinfo(dtype).min, None)
         assert x.min() < np.iinfo(dtype).min * 0.9 + 30 and x.max() > np.iinfo(dtype).max * 0.9
     assert mg.empty(5000).random_(-3, None).min() >= -3 and mg.empty(50).random_(7).max() < 7
+
+
+def test_draws_of_bernoulli_are_written_into_any_dtype():
+    for dtype in (mg.bool, mg.uint8, mg.int64, mg.float16, mg.float64):
+        out = mg.zeros(3, dtype=dtype)
+        assert mg.bernoulli(mg.tensor([1.0, 0.0, 1.0]), out=out) is out and out.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("seed", [-2 ** 63 - 1, 2 ** 64, 1.5, "a"])
+def test_what_is_no_seed_is_refused(seed):
+    for call in (mg.manual_seed, mg.Generator().manual_seed):
+        with pytest.raises(ValueError, match="whole number"):
+            call(seed)
