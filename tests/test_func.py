@@ -83,11 +83,14 @@ def test_vmap():
 
 def test_vmap_hears_of_every_generator():
     own = mg.Generator().manual_seed(3)
-    for draw in (lambda t: t + mg.rand(2, generator=own), nn.functional.dropout):
+    attention = lambda t: nn.functional.scaled_dot_product_attention(t[:, None], mg.ones(2, 1), mg.ones(2, 1), dropout_p=0.5)      # noqa: E731
+    for draw in (lambda t: t + mg.rand(2, generator=own), nn.functional.dropout, attention):
         with pytest.raises(RuntimeError, match="draws random numbers"):
             func.vmap(draw)(mg.ones(3, 2))
     start = own.get_state()
     draws = lambda t: t + mg.rand(2, generator=own) + mg.rand(2)        # noqa: E731
+    same = func.vmap(attention, randomness="same")(mg.ones(9, 2))
+    assert (same == same[0]).all()
     same = func.vmap(draws, randomness="same")(mg.zeros(3, 2))
     assert (same == same[0]).all() and not mg.equal(own.get_state(), start)     # drawn from once
     apart = func.vmap(draws, randomness="different")(mg.zeros(3, 2))

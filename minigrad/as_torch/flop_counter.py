@@ -15,7 +15,6 @@ class FlopCounterMode:
 
     def __init__(self, mods: Any = None, depth: int = 2, display: bool = True, custom_mapping: Any = None) -> None:
         self.display = display
-        self.flop_counts: dict[str, dict[Any, int]] = {"Global": {}}
 
     def __enter__(self) -> FlopCounterMode:
         self._profile = profiler.profile(with_flops=True).__enter__()
@@ -23,18 +22,24 @@ class FlopCounterMode:
 
     def __exit__(self, *error: object) -> None:
         self._profile.__exit__(*error)
-        for event in self._profile.key_averages():
-            if event.flops:
-                self.flop_counts["Global"][event.key] = self.flop_counts["Global"].get(event.key, 0) + event.flops
         if self.display:
             print(self.get_table())
 
+    @property
+    def flop_counts(self) -> dict[str, dict[Any, int]]:
+        """What `get_flop_counts` returns."""
+        found: dict[Any, int] = {}
+        for event in self._profile.key_averages():
+            if event.flops:
+                found[event.key] = found.get(event.key, 0) + event.flops
+        return {"Global": found}
+
     def get_flop_counts(self) -> dict[str, dict[Any, int]]:
-        """{"Global": {op: operations}}"""
+        """{"Global": {op: operations}}, of the last block, up to now."""
         return self.flop_counts
 
     def get_total_flops(self) -> int:
-        """The operations of all ops."""
+        """The operations of all ops, of the last block, up to now."""
         return sum(self.flop_counts["Global"].values())
 
     def get_table(self, depth: int | None = None) -> str:

@@ -72,11 +72,13 @@ _device_dtype_check_for_fused = _view_as_real
 
 
 def _grouped(tensorlistlist: Sequence[Sequence[Any]], with_indices: bool = False) -> dict[Any, Any]:
-    """{(device, dtype) of the first list's tensors: ([the lists' entries at those places], [the places])}"""
+    """{(device, dtype) of the first list's tensors: ([the lists' entries at those places], [the places])};
+    a list may be empty."""
     found: dict[Any, list[int]] = {}
     for i, t in enumerate(tensorlistlist[0]):
         found.setdefault((t.device, t.dtype), []).append(i)
-    return {key: ([[entries[i] for i in at] for entries in tensorlistlist], at) for key, at in found.items()}
+    return {key: ([[entries[i] for i in at] if entries else [] for entries in tensorlistlist], at)
+            for key, at in found.items()}
 
 
 # what these call of `Optimizer`

@@ -5,6 +5,8 @@ from collections import OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from ..core.tensor import Size
+
 __all__ = ["LeafSpec", "NodeDef", "PyTree", "SUPPORTED_NODES", "TreeSpec", "register_pytree_node", "tree_flatten",
            "tree_leaves", "tree_map", "tree_map_only", "tree_unflatten"]
 
@@ -47,7 +49,8 @@ def _values(tree: Any) -> tuple[list[Any], Any]:
 
 
 SUPPORTED_NODES: dict[Any, NodeDef] = {kind: NodeDef(kind, apart, made) for kind, apart, made in (
-    (tuple, _entries, lambda entries, _: tuple(entries)), (list, _entries, lambda entries, _: list(entries)),
+    (tuple, _entries, lambda entries, _: tuple(entries)), (Size, _entries, lambda entries, _: tuple(entries)),
+    (list, _entries, lambda entries, _: list(entries)),
     (dict, _values, lambda entries, keys: dict(zip(keys, entries, strict=True))),
     (OrderedDict, _values, lambda entries, keys: OrderedDict(zip(keys, entries, strict=True))),
     (namedtuple, lambda tree: (list(tree), type(tree)), lambda entries, kind: kind(*entries)),

@@ -45,15 +45,16 @@ def all_gather_object(object_list: list[Any], obj: Any, group: None = None) -> N
 
 
 def broadcast_object_list(object_list: list[Any], src: int = 0, group: None = None, device: Any = None) -> None:
-    """object_list[:] = copies of the objects in that of process `src`, whatever can be pickled. ValueError if the lists
-    have not one length. `device` is without effect.
+    """object_list[:] = copies of the objects in that of process `src`, which can be pickled; those in the lists of
+    the others need not. ValueError if the lists have not one length. `device` is without effect.
 
     After `torch.distributed.broadcast_object_list`.
     """
-    own = _sent(list(object_list))
-    length = tensor([own.numel()], device=joined().device)
+    root, on = joined().rank == src, joined().device
+    data = _sent(list(object_list)) if root else zeros(0, dtype=np.uint8, device=on)
+    length = tensor([data.numel()], device=on)
     broadcast(length, src, group)
-    data = own if joined().rank == src else zeros(int(length.item()), dtype=np.uint8, device=joined().device)
+    data = data if root else zeros(int(length.item()), dtype=np.uint8, device=on)
     broadcast(data, src, group)
     found = _read(data)
     if len(found) != len(object_list):

@@ -191,9 +191,10 @@ class Cauchy(_LocScale):
         return atan2(self.scale, self.loc - self._checked(value)) / math.pi
 
     def icdf(self, value: Tensor) -> Tensor:
-        """loc + scale tan(pi (p - 1/2)) = loc - scale / tan(pi p)"""
-        return self.loc + self.scale * where((value - 0.5).abs() < 0.25, (math.pi * (value - 0.5)).tan(),
-                                             -1 / (math.pi * value).tan())
+        """loc + scale tan(pi (p - 1/2)) = loc - scale / tan(pi p) = loc + scale / tan(pi (1 - p))"""
+        high = value > 0.5
+        return self.loc + self.scale * where((value - 0.5).abs() < 0.25, (math.pi * (value - 0.5)).tan(), where(
+            high, 1.0, -1.0) / (math.pi * where(high, 1 - value, value)).tan())
 
 
 class Gumbel(_LocScale):
@@ -529,8 +530,10 @@ class HalfCauchy(_Half):
         return (self._checked(value) / self.scale).atan() * (2 / math.pi)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """scale tan(pi p / 2)"""
-        return self.scale * (value * (math.pi / 2)).tan()
+        """scale tan(pi p / 2) = scale / tan(pi (1 - p) / 2)"""
+        high = value > 0.5
+        found = (where(high, 1 - value, value) * (math.pi / 2)).tan()
+        return self.scale * where(high, 1 / where(high, found, 1.0), found)
 
 
 class Dirichlet(Parametric):

@@ -109,8 +109,8 @@ class Transform:
 
     @property
     def sign(self) -> Any:
-        """1 or -1: does y grow with x, or fall?"""
-        return 1
+        """1 or -1: does y grow with x, or fall? NotImplementedError where a class does not say it: it may do both."""
+        raise NotImplementedError(f"[{type(self).__name__}] y need not grow or fall with x: there is no sign")
 
     def __eq__(self, other: Any) -> bool:
         """Is it a transform of the same kind with equal parameters?"""
@@ -170,6 +170,7 @@ class ExpTransform(Transform):
     """y = e^x"""
 
     codomain = constraints.positive
+    sign = 1
 
     def _call(self, x: Tensor) -> Tensor:
         return exp(x)
@@ -211,6 +212,7 @@ class SigmoidTransform(Transform):
     """y = 1 / (1 + e^-x)"""
 
     codomain = constraints.unit_interval
+    sign = 1
 
     def _call(self, x: Tensor) -> Tensor:
         return sigmoid(x)
@@ -229,6 +231,7 @@ class TanhTransform(Transform):
     """y = tanh(x). Its inverse is inf at 1: keep x (`cache_size=1`) where samples are transformed back."""
 
     codomain = constraints.interval(-1.0, 1.0)
+    sign = 1
 
     def _call(self, x: Tensor) -> Tensor:
         return tanh(x)
@@ -245,6 +248,7 @@ class SoftplusTransform(Transform):
     """y = log(1 + e^x)"""
 
     codomain = constraints.positive
+    sign = 1
 
     def _call(self, x: Tensor) -> Tensor:
         return softplus(x)
@@ -553,6 +557,7 @@ class CumulativeDistributionTransform(Transform):
     """y = P(X <= x) for X of `distribution`: of two of them and an inverse, a copula."""
 
     codomain = constraints.unit_interval
+    sign = 1
 
     def __init__(self, distribution: Distribution, cache_size: int = 0) -> None:
         super().__init__(cache_size)

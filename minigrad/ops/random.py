@@ -783,6 +783,8 @@ def take_stream(device: Device, words: int, generator: Generator | None) -> Tens
     if own.device is not device:
         fail("scaled_dot_product_attention", "the generator must be on the tensors' device", [own.device, device],
              "use Generator(device)")
+    if mode.streams is not None:
+        mode.streams.drawn(own)
     stream = contiguous_copy(own.state)
     _, step, plan = _advance(device, words)
     device.kernels.add[INT64].call(own.state.ptr, own.state.ptr, step.ptr, plan.ptr)

@@ -953,6 +953,7 @@ def test_inner_names_of_optimizers(door):
     x, y, z = door.ones(2), door.ones(2, dtype=door.float64), door.zeros(2)
     groups = door.optim.Optimizer._group_tensors_by_device_and_dtype([[x, y, z], [1, 2, 3], [None, y, None]])
     assert groups == {(x.device, x.dtype): ([[x, z], [1, 3], [None, None]], [0, 2]), (x.device, y.dtype): ([[y], [2], [y]], [1])}
+    assert door.optim.Optimizer._group_tensors_by_device_and_dtype([[x, z], []]) == {(x.device, x.dtype): ([[x, z], []], [0, 1])}     # no amsgrad
     assert inner._get_value(door.tensor(2.5)) == 2.5 == inner._get_value(2.5) and inner._dispatch_sqrt(4.0) == 2 == inner._dispatch_sqrt(door.tensor(4.0)).item()
     assert inner._default_to_fused_or_foreach([p], False) == (False, False) and inner._get_scalar_dtype() == "float32" and inner._foreach_doc == ""
     assert inner._disable_dynamo_if_unsupported(single_tensor_fn=1)(len) is len and inner._stack_if_compiling(p) is p
@@ -1086,6 +1087,11 @@ def test_names_that_trainers_import(door):
     assert door._C._nn._parse_to(x, non_blocking=True)[:2] == (x.device, x.dtype) and door._C._nn.gelu is door.nn.functional.gelu
     with FlopCounterMode(display=False) as counted:
         (x @ door.ones(3, 4)).sum()
+        inside = counted.get_total_flops()
+    assert inside == counted.get_total_flops()
+    with counted:
+        (x @ door.ones(3, 4)).sum()
+    assert inside == counted.get_total_flops()                              # of the last block
     assert counted.get_total_flops() >= 48 and list(counted.get_flop_counts()) == ["Global"] and "Total" in counted.get_table()
     assert door.Tensor(size=(2, 3)).shape == (2, 3) == door.Tensor(size=[2, 3]).shape
 
@@ -1101,6 +1107,6 @@ def test_trees_of_other_containers(door):
         leaves, spec = tree_flatten(value)
         again = tree_unflatten(leaves, spec)
         assert type(again) is type(value) and (again == value or isinstance(value, dict))
-    assert tree_flatten(door.Size([1, 2]))[1] == LeafSpec() and _get_node_type(Point(1, 2)) is namedtuple in SUPPORTED_NODES
+    assert tree_flatten(door.Size([1, 2]))[0] == [1, 2] and tree_flatten(1)[1] == LeafSpec() and _get_node_type(Point(1, 2)) is namedtuple in SUPPORTED_NODES
     parts, context = SUPPORTED_NODES[dict].flatten_fn({"k": 5})
     assert tree_unflatten(parts, TreeSpec(dict, context, [LeafSpec()])) == {"k": 5}

@@ -749,7 +749,12 @@ def test_a_transform_keeps_its_last_pair():
     assert mg.isfinite(d.log_prob(d.rsample((100,)))).all()
     whole = D.ComposeTransform([D.ExpTransform(), D.AffineTransform(1.0, 2.0)])
     np.testing.assert_allclose(array(whole.inv(whole(x[:1]))), array(x[:1]), rtol=1e-6)
-    assert whole.inv.inv is whole and D.AffineTransform(0.0, -2.0).sign == -1
+    assert whole.inv.inv is whole and D.AffineTransform(0.0, -2.0).sign == -1 and D.ComposeTransform([D.ExpTransform(), D.AffineTransform(0, -2)]).inv.sign == -1
+    for folded in (D.AbsTransform(), D.AbsTransform().inv, D.ComposeTransform([D.AbsTransform()]), type("Own", (D.Transform,), {})()):
+        with pytest.raises(NotImplementedError, match="no sign"):
+            assert folded.sign
+    with pytest.raises(NotImplementedError, match="no sign"):           # the probability of |x| is not that of x
+        D.TransformedDistribution(D.Normal(mg.zeros(()), mg.ones(())), D.AbsTransform()).cdf(mg.ones(()))
     back = whole.inv
     assert back.inv.inv is back and copy.deepcopy(back) == back and pickle.loads(pickle.dumps(back.inv)) == whole
     empty = D.ComposeTransform([])
@@ -883,6 +888,14 @@ def test_small_probabilities_are_not_lost(name, truth):
         q = d.cdf(at)
         assert q.item() == pytest.approx(of.cdf(x), rel=1e-9)
         assert mg.autograd.grad(q, at)[0].item() == pytest.approx(of.pdf(x), rel=1e-7)
+
+
+
+def test_quantiles_at_the_upper_end():
+    """float32's pi is larger than pi: its tangent has the other sign."""
+    near = mg.tensor([0.75, 1 - 2.0**-24, 1.0])
+    for d, tail in ((D.Cauchy(mg.zeros(()), mg.ones(())), 1.0), (D.HalfCauchy(mg.ones(())), 0.5)):
+        np.testing.assert_allclose(array(d.icdf(near)), [1 / np.tan(np.pi * tail / 4), 2.0**24 / np.pi / tail, np.inf], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype, x", [(mg.float32, 1e30), (mg.float64, 1e200), (mg.float32, -1e30), (mg.float32, 3.0), (mg.float64, 0.0)])
