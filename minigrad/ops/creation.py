@@ -247,8 +247,8 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
 def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
             requires_grad: bool = False) -> Tensor:
     """`obj` as a tensor. `copy=True` always copies, `copy=False` never (ValueError if the memory cannot be shared),
-    `copy=None` shares it where possible, also with objects that have `__dlpack__`. Bytes are read as `dtype`."""
-    if dtype is not None and isinstance(obj, (bytes, bytearray, memoryview)) and memoryview(obj).itemsize == 1:
+    `copy=None` shares it where possible, also with objects that have `__dlpack__`. Buffers are read as `dtype`."""
+    if dtype is not None and isinstance(obj, (bytes, bytearray, memoryview)):
         obj = np.frombuffer(obj, np.dtype(dtype))
     if copy:
         return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)

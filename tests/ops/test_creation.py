@@ -234,6 +234,10 @@ def test_memory_of_buffers():
     t, u = mg.frombuffer(memory, dtype=mg.int32), mg.asarray(memory, dtype=mg.int16)
     memory[4] = 5
     assert t.tolist() == [0, 5] and u.tolist() == [0, 0, 5, 0]           # shared, and not one element for each byte
+    floats = np.arange(4, dtype=np.float32)
+    for dtype, count in ((mg.float32, 4), (mg.int32, 4), (mg.float64, 2), (mg.uint8, 16)):
+        shared = mg.asarray(memoryview(floats), dtype=dtype)
+        assert shared.shape == (count,) and shared.data_ptr() == floats.ctypes.data
     assert mg.asarray(b"\1\0\0\0", dtype=mg.int32).tolist() == [1] == mg.asarray(memoryview(b"\1\0"), dtype=mg.int16, copy=True).tolist()
     assert mg.frombuffer(memory, dtype=mg.uint8, count=2, offset=3, requires_grad=False).tolist() == [0, 5]
     with pytest.raises(ValueError):
