@@ -360,8 +360,8 @@ def vmap(func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = 
         finally:
             mode.streams = draws.outer
         if versions != [t._version for t in whole]:
-            fail("func.vmap", "the function changes an argument without a batch in place, once for each call",
-                 [t.layout for t in whole], "change a clone(), or give it a batch by expand()")
+            fail("func.vmap", "the function must not change an argument without a batch in place",
+                 [t.layout for t in whole], "change a clone()")
         return _stacked(results, out_dims)
     return mapped
 
@@ -371,7 +371,7 @@ def _batch(leaves: list[Any], dims: list[int | None]) -> int:
     for t, d in zip(leaves, dims, strict=True):
         if d is not None and (not isinstance(t, Tensor) or not -t.ndim <= d < t.ndim):
             raise ValueError(f"[func.vmap] in_dims names dimension {d} of what is no tensor with that dimension; got "
-                             f"{t.layout if isinstance(t, Tensor) else type(t).__name__}; say None for it")
+                             f"{t.layout if isinstance(t, Tensor) else type(t).__name__}")
     sizes = {t.shape[d] for t, d in zip(leaves, dims, strict=True) if d is not None}
     if len(sizes) != 1:
         raise ValueError("[func.vmap] the arguments with a batch must be tensors with one size of it; "
@@ -387,25 +387,19 @@ def _stacked(results: list[Any], out_dims: Any) -> Any:
     if isinstance(out_dims, tuple) and len(out_dims) == 1 and isinstance(results[0], Tensor):
         out_dims, = out_dims
     where, columns = _spread(out_dims, results[0], "out_dims"), zip(*[_leaves(r) for r in results], strict=True)
-    made = [_the_one(column) if d is None else _column(column, d) for column, d in zip(columns, where, strict=True)]
-    return _refilled(results[0], made)
+    return _refilled(results[0], [_merged(column, d) for column, d in zip(columns, where, strict=True)])
 
 
-def _column(column: Sequence[Any], d: int) -> Tensor:
+def _merged(column: Sequence[Any], d: int | None) -> Any:
+    """The tensors that the calls returned in one place, stacked; for None what all of them returned."""
+    first = column[0]
     for t in column:
-        if not isinstance(t, Tensor):
+        if d is None and t is not first and not _same(t, first):
+            raise ValueError("[func.vmap] the calls returned different values where out_dims is None")
+        if d is not None and not isinstance(t, Tensor):
             raise ValueError("[func.vmap] what the function returns must be tensors, or nested tuples, lists or dicts "
                              f"of them, where out_dims is not None; got {type(t).__name__}")
-    return stack(column, d)
-
-
-def _the_one(column: Sequence[Any]) -> Any:
-    """What all calls returned for out_dims=None."""
-    first = column[0]
-    if any([t is not first and not _same(t, first) for t in column]):
-        raise ValueError("[func.vmap] the calls returned different values where out_dims is None; say which dimension "
-                         "is the batch")
-    return first
+    return first if d is None else stack(column, d)
 
 
 def _same(a: Any, b: Any) -> bool:
