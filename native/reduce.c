@@ -312,6 +312,9 @@ static inline double total(Partial from, int64_t j) {
 }
 /* Is this result of type double out of range? From here on down, the squares it comes from have lost digits. */
 #define LEAST_ROOT 0x1p-500
+/* Squares of elements up to the one, and of differences of elements of which one has at least the other, stay in range. */
+#define LEAST_SAFE 0x1p-400
+#define MOST_SAFE 0x1p480
 INLINE int is_out(double result, double least) { return !(result - result == 0) || result < least; }
 INLINE void look(int *again, double result, double least) {
   if (!IS_WIDER && is_out(result, least)) __atomic_store_n(again, 1, __ATOMIC_RELAXED);
@@ -846,6 +849,7 @@ NOINLINE __attribute__((cold)) void scaled_again(T *out, const T *x, const int64
   int64_t keep = 1, n = 1;
   for (int64_t d = 0; d < kept.ndim; d++) keep *= kept.shape[d];
   for (int64_t d = 0; d < reduced.ndim; d++) n *= reduced.shape[d];
+  if (!n) return;
   Walk walk;
 #define EACH(v, ...) \
   walk_start(&walk, reduced, from, 0); \
@@ -855,12 +859,18 @@ NOINLINE __attribute__((cold)) void scaled_again(T *out, const T *x, const int64
   }
   for (int64_t k = 0; k < keep; k++) {
     if (!is_out(out[k], root ? LEAST_ROOT : -INFINITY) && !(spread && is_out(spread->out[k], least_of(spread)))) continue;
+    const int small = out[k] - out[k] == 0 && !(spread && spread->out[k] - spread->out[k] != 0);
     walk_start(&walk, kept, x, k);
     const T *const from = walk.p;
     int power = 0;
-    double largest = 0;
-    EACH(v, largest = v - v == 0 ? MAX(largest, fabs(v)) : INFINITY);
-    if (largest == 0 || largest == INFINITY) continue;
+    double largest = 0, beyond = 0;             /* of the finite elements; the sum of those beside which they do not count */
+    EACH(v,
+      if (v - v == 0) largest = MAX(largest, fabs(v));
+      else beyond += v;
+      if (beyond != beyond || (small && largest >= LEAST_SAFE)) break;
+    );
+    if (beyond != 0 && !root) out[k] = beyond;
+    if (beyond != 0 || largest == 0 || (largest >= LEAST_SAFE && largest <= MOST_SAFE)) continue;
     frexp(largest, &power);
     long double s = 0, squares = 0;
     EACH(v, s += v, squares += (long double)v * v);

@@ -19,9 +19,9 @@ from ..core.half import rounds_once
 from ..core.shape import INT64, fail, is_float
 from ..core.tensor import Tensor
 from ..ops.activation import relu
-from ..ops.math import abs, div, mul, neg, pow, sign
+from ..ops.math import abs, div, eq, ge, mul, neg, pow, sign, where
 from ..ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
-from ..ops.reduce import unit_of
+from ..ops.reduce import amin, unit_of
 from ..ops.take import checked
 from .arguments import Size, hashable, sizes_of
 from .module import Module
@@ -492,6 +492,15 @@ class MaxUnpool3d(_MaxUnpool):
 # ---- power means ----
 
 
+def _unit(input: Tensor, norm_type: float) -> Tensor:
+    """What all elements can be divided by so that powers of the large ones stay in range, and of the small ones, too:
+    these may be all that is in another window. Else 1."""
+    size, every = abs(input.detach()), tuple(range(input.ndim))
+    unit = unit_of(input, every)
+    least = div(amin(where(eq(size, 0), float("inf"), size), every, True), unit)
+    return where(ge(least, 2.0 ** (-100 / math.fabs(norm_type))), unit, 1.0)
+
+
 @rounds_once
 def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None,
              ceil_mode: bool) -> Tensor:
@@ -501,7 +510,7 @@ def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Size, stri
         size = abs(input)
         return largest(size, kernel_size, stride, 0, 1, ceil_mode) if norm_type > 0 else \
             neg(largest(neg(size), kernel_size, stride, 0, 1, ceil_mode))
-    unit = unit_of(input, tuple(range(input.ndim)))     # powers of what is divided by it stay in range
+    unit = _unit(input, norm_type) if is_float(input.dtype) and input.numel() else 1.0
     found = mean(pow(div(input, unit), norm_type), kernel_size, stride, 0, ceil_mode)
     count = 1
     for n in sizes_of(kernel_size, dims, f"lp_pool{dims}d", "kernel_size"):

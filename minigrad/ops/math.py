@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.arrays import copy_array
 from ..core.op import Primitive
+from ..core.out import writes
 from ..core.shape import BOOL, FLOAT32, INT64, default_float, fail, is_float
 from ..core.tensor import Tensor, new_tensor
 from ..devices.memory import Array, Buffer, Layout, alloc, layout
@@ -308,7 +309,7 @@ erfinv = _real("erfinv", None, lambda g, out: mul(g, mul(exp(square(out)), 1 / _
                _scipy("erfinv"), "The inverse of erf; NaN outside [-1, 1].")
 lgamma = _real("lgamma", None, lambda g, input: mul(g, digamma(input)), _POSITIVE, _scipy("gammaln"),
                "log |gamma(input)|.")
-digamma: Elementwise = _real("digamma", None, lambda g, input: mul(g, polygamma(1, input)), _POSITIVE,
+digamma: Elementwise = _real("digamma", None, lambda g, input: mul(g, _polygamma(input, n=1)), _POSITIVE,
                              _scipy("digamma"), "The derivative of lgamma.")
 
 
@@ -533,6 +534,7 @@ _polygamma: Primitive = Primitive("polygamma", _prepare_polygamma,
                                   {"input": lambda g, input, n: mul(g, _polygamma(input, n=n + 1))})
 
 
+@writes("cast")
 def polygamma(n: int, input: Tensor) -> Tensor:
     """The nth derivative of digamma (n = 0: digamma itself). Integers and bools give the default float.
 

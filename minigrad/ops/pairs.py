@@ -175,7 +175,7 @@ def _part(x: Tensor, a: int, start: int, length: int) -> Tensor:
     return through(as_narrowed, x, a, start, builtins.max(length, 0))
 
 
-@formula
+@promoting
 def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None,
          append: Tensor | None = None) -> Tensor:
     """The differences of neighbours along `dim`, `n` times: out[i] = x[i + 1] - x[i]. `prepend` and `append` are

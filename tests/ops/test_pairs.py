@@ -117,3 +117,12 @@ def test_coordinates_promote_a_gradient(torch):
         got, want = [lib.gradient(lib.tensor(values), spacing=(lib.tensor(at),))[0].numpy() for lib in (mg, torch)]
         assert got.dtype == want.dtype
         np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_lp_pool_of_windows_with_numbers_of_very_different_size():
+    """A large element elsewhere does not make the powers of the small ones vanish, nor does an infinite one."""
+    for large, power in ((math.inf, 2.0), (math.nan, 2.0), (1e6, 8.0), (1e38, 2.0), (1e38, 4.0), (70000.0, 2.0)):
+        y = F.lp_pool1d(mg.tensor([[1.0, large, 2.0, 3.0, 0.0, 1e-3]]), power, 2)
+        np.testing.assert_allclose(y[0, 1:].numpy(), [(2 ** power + 3 ** power) ** (1 / power), 1e-3], rtol=1e-5)
+    assert F.lp_pool1d(mg.zeros(0, 1, 4), 2.0, 2).shape == (0, 1, 2) and not F.lp_pool1d(mg.zeros(1, 4), 2.0, 2).any()
+    np.testing.assert_allclose(F.lp_pool1d(mg.ones(1, 4, dtype=mg.int64), 2, 2).numpy(), 2 ** 0.5)

@@ -164,3 +164,37 @@ def test_float64_whose_sums_or_squares_leave_the_range(shape, dim, size):
         np.testing.assert_array_equal(mg.tensor(values, dtype=mg.float64).sum().item(), want)
     assert mg.zeros(3, dtype=mg.float64).norm().item() == mg.zeros(3, dtype=mg.float64).std().item() == mg.full((9,), 7e200, dtype=mg.float64).std().item() == 0
     assert mg.tensor([INF, 1.0], dtype=mg.float64).norm().item() == INF
+
+
+@pytest.mark.parametrize("shape, dim", [((0,), 0), ((0, 3), 0), ((3, 0), 0), ((2, 0, 3), (0, 1)), ((0, 0), 1)])
+def test_float64_of_no_elements(shape, dim):
+    """What is not finite is computed again: of nothing, there is nothing to read."""
+    x = mg.zeros(shape, dtype=mg.float64)
+    for f in (mg.mean, mg.nanmean, mg.std, mg.var, lambda x, d: mg.std_mean(x, d)[1]):
+        assert mg.isnan(f(x, dim)).all()
+    assert (x.sum(dim) == 0).all() and (mg.linalg.vector_norm(x, 2, dim) == 0).all()
+
+
+@pytest.mark.parametrize("shape, dim", [((40,), 0), ((5, 33), 1), ((33, 5), 0), ((3, 31, 4), (0, 2))])
+def test_float64_beside_infinite_elements_finite_ones_do_not_count(shape, dim):
+    """Their own sum leaves the range, perhaps to the other side: the result was NaN."""
+    for infinite, want in ((INF, INF), (-INF, -INF), (NAN, NAN)):
+        for finite in (1.5e308, -1.5e308):
+            values = np.full(shape, finite)
+            values[tuple([n // 2 for n in shape])] = infinite
+            for f, of_finite in ((mg.sum, np.sign(finite) * INF), (mg.mean, finite)):
+                y = f(mg.tensor(values), dim).numpy()
+                odd = ~np.isfinite(values).all(dim)
+                np.testing.assert_array_equal(y[odd], want)
+                np.testing.assert_allclose(y[~odd], of_finite)
+    assert mg.isnan(mg.tensor([INF, -INF, 1e308, 1e308], dtype=mg.float64).sum())
+
+
+def test_float64_deviations_of_equal_and_of_close_numbers():
+    """No squares were lost where the numbers are of ordinary size: the first result stays."""
+    for size in (1.0, 2.0 ** -390, 2.0 ** -410, 2.0 ** 470, 2.0 ** 490):
+        values = np.full((3, 50), size)
+        values[1, 7] = np.nextafter(size, 9e9 * size)
+        got = mg.tensor(values).std(1).numpy()
+        assert got[0] == got[2] == 0
+        np.testing.assert_allclose(got[1], (values[1, 7] - size) / 50 ** 0.5, rtol=0.05)
