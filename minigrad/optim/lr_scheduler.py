@@ -269,6 +269,10 @@ class MultiplicativeLR(LambdaLR):
             return rates
         return [lr * f(self.last_epoch) for f, lr in zip(self.lr_lambdas, rates, strict=True)]
 
+    def _get_closed_form_lr(self) -> list[Any]:
+        return [base * math.prod(f(i) for i in range(1, self.last_epoch + 1))
+                for f, base in zip(self.lr_lambdas, self.base_lrs, strict=True)]
+
 
 class StepLR(LRScheduler):
     """lr = base gamma^floor(epoch / step_size): the rate is multiplied by `gamma` every `step_size` epochs."""
@@ -280,7 +284,8 @@ class StepLR(LRScheduler):
     def get_lr(self) -> Rates:
         """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
-        factor = self.gamma if self.last_epoch and self.last_epoch % self.step_size == 0 else 1
+        due = self.last_epoch and self.last_epoch % self.step_size == 0 and not self._is_initial
+        factor = self.gamma if due else 1
         return [lr * factor for lr in _values(self.optimizer, "lr")]
 
     def _get_closed_form_lr(self) -> list[Any]:
@@ -298,7 +303,7 @@ class MultiStepLR(LRScheduler):
     def get_lr(self) -> Rates:
         """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
-        factor = self.gamma ** self.milestones[self.last_epoch] if self.last_epoch in self.milestones else 1
+        factor = 1 if self._is_initial and self.last_epoch else self.gamma ** self.milestones[self.last_epoch]
         return [lr * factor for lr in _values(self.optimizer, "lr")]
 
     def _get_closed_form_lr(self) -> list[Any]:
@@ -322,7 +327,7 @@ class ConstantLR(LRScheduler):
         factor: float = 1
         if self.last_epoch == 0:
             factor = self.factor
-        elif self.last_epoch == self.total_iters:
+        elif self.last_epoch == self.total_iters and not self._is_initial:
             factor = 1.0 / self.factor
         return [lr * factor for lr in _values(self.optimizer, "lr")]
 
@@ -468,8 +473,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def step(self, epoch: float | None = None) -> None:         # type: ignore[override]
         """Moves to the next epoch, or to `epoch`, which may be a fraction and must not be negative (ValueError)."""
-        if epoch is None and self.last_epoch < 0:
-            epoch = 0
+        if epoch is None and (self._is_initial or self.last_epoch < 0):
+            epoch = self.last_epoch + 1
         if epoch is None:
             epoch = self.last_epoch + 1
             self.T_cur += 1
@@ -478,14 +483,13 @@ class CosineAnnealingWarmRestarts(LRScheduler):
                 self.T_i *= self.T_mult
         elif epoch < 0:
             raise ValueError(f"Expected non-negative epoch, but got {epoch}")
-        elif epoch < self.T_0:
-            self.T_i, self.T_cur = self.T_0, epoch
         elif self.T_mult == 1:
             self.T_cur = epoch % self.T_0
-        else:
-            n = int(math.log(epoch / self.T_0 * (self.T_mult - 1) + 1, self.T_mult))
-            self.T_cur = epoch - self.T_0 * (self.T_mult**n - 1) / (self.T_mult - 1)
-            self.T_i = self.T_0 * self.T_mult**n
+        else:       # no logarithm: rounded down, it can miss the restart
+            self.T_i, self.T_cur = self.T_0, epoch
+            while self.T_cur >= self.T_i:
+                self.T_cur -= self.T_i
+                self.T_i *= self.T_mult
         self.last_epoch = math.floor(epoch)
         self._write_rates(self.get_lr)
 
@@ -805,6 +809,19 @@ class ChainedScheduler(_OfSchedules):
         self._schedulers, self.optimizer = schedulers, optimizer or schedulers[0].optimizer
         self._last_lr = _values(self.optimizer, "lr")
 
+    def _initial_step(self) -> None:
+        for s in self._schedulers:
+            s._initial_step()
+        self._last_lr = _values(self.optimizer, "lr")
+
+    def _update_lr(self, epoch: int | None = 0) -> None:
+        """A sequence that holds this one calls it at its milestone, with epoch 0."""
+        for group in self.optimizer.param_groups:
+            _write(group, group["initial_lr"])
+        for s in self._schedulers:
+            s.last_epoch = -1
+        self._initial_step()
+
     def step(self) -> None:         # type: ignore[override]
         """Steps all schedules, in their order."""
         for s in self._schedulers:
@@ -909,7 +926,9 @@ class SWALR(LRScheduler):
         """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
         epochs = max(1, self.anneal_epochs)
-        step = max(self._step_count - 1, self.anneal_epochs == 0)
+        step = max(self.last_epoch, self.anneal_epochs == 0)
+        if self._is_initial and self.last_epoch > 0:
+            return _values(self.optimizer, "lr")
         before, now = (self.anneal_func(max(0, min(1, t / epochs))) for t in (step - 1, step))
         rates = []
         for group, lr in zip(self.optimizer.param_groups, _values(self.optimizer, "lr"), strict=True):

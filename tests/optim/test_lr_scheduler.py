@@ -168,6 +168,65 @@ def test_schedule_manners():
         lr_scheduler.ExponentialLR(o, 0.5).step()
 
 
+BEGUN = {
+    "constant": lambda o, **at: lr_scheduler.ConstantLR(o, 0.5, 3, **at),
+    "linear": lambda o, **at: lr_scheduler.LinearLR(o, 0.5, total_iters=3, **at),
+    "exponential": lambda o, **at: lr_scheduler.ExponentialLR(o, 0.9, **at),
+    "step": lambda o, **at: lr_scheduler.StepLR(o, 2, **at),
+    "milestones": lambda o, **at: lr_scheduler.MultiStepLR(o, [1, 4, 4], **at),
+    "polynomial": lambda o, **at: lr_scheduler.PolynomialLR(o, 5, **at),
+    "cosine": lambda o, **at: lr_scheduler.CosineAnnealingLR(o, 4, **at),
+    "restarts": lambda o, **at: lr_scheduler.CosineAnnealingWarmRestarts(o, 2, 2, **at),
+    "lambda": lambda o, **at: lr_scheduler.LambdaLR(o, lambda e: 1 / (1 + e), **at),
+    "product": lambda o, **at: lr_scheduler.MultiplicativeLR(o, lambda e: 0.9 if e else 0.5, **at),
+    "average": lambda o, **at: lr_scheduler.SWALR(o, 0.05, 4, **at),
+    "chain": lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.ExponentialLR(o, 0.9), lr_scheduler.ConstantLR(o, 0.5, 2)]),
+}
+
+
+def rates_of(n, make, state=None, **at):
+    o = optim.SGD([nn.Parameter(mg.ones(1))], lr=0.1)
+    if state:
+        o.load_state_dict(state)
+    s, found = make(o, **at), []
+    for _ in range(n):
+        found.append(o.param_groups[0]["lr"])
+        o.step(), s.step()
+    return found, o.state_dict()
+
+
+@pytest.mark.parametrize("name", [n for n in BEGUN if n != "chain"])
+def test_a_schedule_goes_on_from_any_epoch(name):
+    """The rate of the loaded optimiser is that of the epoch which begins: no milestone counts twice."""
+    straight, _ = rates_of(16, BEGUN[name])
+    for epoch in range(1, 15):
+        _, state = rates_of(epoch, BEGUN[name])
+        assert rates_of(16 - epoch, BEGUN[name], state, last_epoch=epoch - 1)[0] == pytest.approx(straight[epoch:])
+
+
+@pytest.mark.parametrize("second", [n for n in BEGUN if n != "average"])
+def test_a_sequence_runs_each_schedule_from_its_epoch_0(second):
+    for first in BEGUN:
+        def make(o, first=first):
+            return lr_scheduler.SequentialLR(o, [BEGUN[first](o), BEGUN[second](o)], [4])
+        expected = rates_of(4, BEGUN[first])[0] + rates_of(7, BEGUN[second])[0]
+        assert rates_of(11, make)[0] == pytest.approx(expected)
+        assert rates_of(11, lambda o, make=make: lr_scheduler.SequentialLR(o, [make(o)], []))[0] == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_warm_restarts_at_a_given_epoch():
+    for T_0, T_mult in (1, 3), (2, 10), (3, 1), (5, 2):
+        def make(o, T_0=T_0, T_mult=T_mult):
+            return lr_scheduler.CosineAnnealingWarmRestarts(o, T_0, T_mult)
+        straight, _ = rates_of(250, make)
+        o = optim.SGD([nn.Parameter(mg.ones(1))], lr=0.1)
+        s = make(o)
+        for epoch in range(249, 0, -1):
+            s.step(epoch)
+            assert o.param_groups[0]["lr"] == pytest.approx(straight[epoch]), (T_0, T_mult, epoch)
+
+
 @pytest.mark.parametrize("last_epoch", range(-1, 9))
 def test_a_sequence_begins_at_any_epoch(last_epoch):
     def make(epoch):
