@@ -246,7 +246,8 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Genera
 
         train, test = random_split(dataset, [0.8, 0.2], generator=minigrad.Generator().manual_seed(0))
     """
-    if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
+    shares = math.isclose(sum(lengths), 1)      # twenty times 0.05 is more than 1
+    if shares:
         for i, share in enumerate(lengths):
             if not 0 <= share <= 1:
                 raise ValueError(f"Fraction at index {i} is not between 0 and 1")
@@ -258,7 +259,7 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Genera
                 warn(f"Length of split at index {i} is 0. This might result in an empty dataset.")
     else:
         counts = [int(n) for n in lengths]
-    if sum(counts) != len(dataset) or (counts != list(lengths) and sum(lengths) > 1):
+    if sum(counts) != len(dataset) or not (shares or counts == list(lengths)):
         raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
     order = randperm(len(dataset), generator=generator).tolist()
     return [Subset(dataset, order[end - n:end]) for end, n in zip(itertools.accumulate(counts), counts, strict=True)]

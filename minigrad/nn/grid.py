@@ -112,10 +112,16 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mod
     for i, size in enumerate(sizes):                                    # the grid has the last dimension first
         at = flat[..., len(sizes) - 1 - i]
         at = mul(add(at, 1.0), (size - 1) / 2) if align else sub(mul(add(at, 1.0), size / 2), 0.5)
+        if padding_mode != "reflection":        # infinitely far away is as far as just outside of what is read
+            at = clamp(at, -3.0, size + 2.0)
         places.append(at if mode == "bicubic" else _inside(at, size, padding_mode, align))
     zeros = padding_mode == "zeros"
     if mode == "nearest":
-        return _read(input, [round(at) for at in places], sizes, zeros).reshape(n, channels, *out)
+        near = [round(at) for at in places]
+        found = _read(input, near, sizes, zeros)
+        for at in near if grid.requires_grad else ():       # a step function of the grid: its gradient is 0
+            found = where(as_tensor(True, device=at.device), found, at.reshape(n, 1, math.prod(out)))
+        return found.reshape(n, channels, *out)
     first = [floor(at.detach()) for at in places]           # detached: a step function
     shares = [sub(at, base) for at, base in zip(places, first, strict=True)]
     weights, start = [[sub(1.0, t), t] for t in shares], 0

@@ -55,6 +55,8 @@ def test_random_split(lengths):
         random_split(numbers(10), [-0.5, 1.5])
     with pytest.warns(UserWarning, match="is 0"):
         random_split(numbers(1), [0.5, 0.5])
+    assert sum([0.05] * 20) > 1
+    assert [len(p) for p in random_split(numbers(40), [0.05] * 20)] == [2] * 20
 
 
 def test_digits():

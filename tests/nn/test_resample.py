@@ -106,6 +106,26 @@ def test_places_that_are_no_numbers_do_no_harm():
             assert F.grid_sample(mg.ones(1, 1, 3, 3), grid, mode, padding, align_corners=False).shape == (1, 1, 1, 2)
 
 
+@pytest.mark.parametrize("mode", ("bilinear", "nearest", "bicubic"))
+def test_places_infinitely_far_away_are_outside(mode):
+    image = mg.arange(1, 10, dtype=mg.float64).reshape(1, 1, 3, 3).requires_grad_()
+    grid = mg.tensor([[[[float("inf"), 0], [-float("inf"), 0], [0, 1e300], [-4, 4.0]]]], dtype=mg.float64, requires_grad=True)
+    for padding, expected, read in ("zeros", [0] * 4, 0), ("border", [6, 4, 8, 7], 4):
+        out = F.grid_sample(image, grid, mode, padding, align_corners=False)
+        assert out.tolist() == [[[pytest.approx(expected)]]]
+        to_image, to_grid = mg.autograd.grad(out.sum(), (image, grid))
+        assert to_image.sum().item() == pytest.approx(read) and to_grid[mg.isfinite(to_grid)].numel() == 8
+        far = abs(grid) > 1
+        assert (to_grid[far] == 0).all() and (padding == "border" or (to_grid == 0).all())
+
+
+def test_the_nearest_element_is_a_step_function_of_the_grid():
+    """A parameter that makes the grid has a gradient of 0, not none."""
+    theta = mg.eye(2, 3).reshape(1, 2, 3).requires_grad_()
+    F.grid_sample(mg.ones(1, 2, 3, 3), F.affine_grid(theta, (1, 2, 4, 4), align_corners=False), "nearest", align_corners=False).sum().backward()
+    assert theta.grad.tolist() == [[[0] * 3] * 2]
+
+
 @pytest.mark.parametrize("theta, size, kind", [(mg.zeros(1, 2, 3), (1, 1, 2), NotImplementedError), (mg.zeros(1, 3, 3), (1, 1, 2, 2), ValueError),
                                                (mg.zeros(1, 2, 3), (1, 1, 0, 2), ValueError), (mg.zeros(1, 2, 3, dtype=mg.int64), (1, 1, 2, 2), RuntimeError)])
 def test_affine_grid_refuses(theta, size, kind):
