@@ -14,7 +14,8 @@ import os
 import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
-from types import FrameType, FunctionType, ModuleType
+from operator import is_
+from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,13 @@ _ASKING = {"os", "posixpath", "ntpath", "genericpath", "pathlib", "glob", "shuti
 _ASIDE = ("namedtuple_", "re", "warnings", "linecache", "traceback")        # modules that keep nothing of a program
 _PLAIN: Any = (Variable, np.ndarray, ModuleType, FrameType, list, dict, tuple, set, *ATOMS)
 _PACKAGE, _OWN, _OTHER = range(3)       # whose code it is: this package's, the user's, that of others
+
+
+def _runs(function: FunctionType, frame: FrameType) -> bool:
+    """Of the functions that share a code, is it one that may run there: does it close over what is found there?"""
+    there = frame.f_locals
+    return all(map(is_, [c.cell_contents for c in function.__closure__ or () if c != CellType()],
+                   [there[n] for n in function.__code__.co_freevars if n in there]))
 
 
 class Observer:
@@ -108,10 +116,10 @@ class Observer:
         self.kinds[id(code)] = kind
         self.kept.append(code)
         if kind == _OWN and code not in self.notes.codes and (code.co_names or code.co_freevars):
-            known: list[Any] = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType)]
+            known: list[Any] = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType) and _runs(f, frame)]
             if not (known or code.co_freevars):     # run by exec
                 known = [FunctionType(code, frame.f_globals)]
-            self.notes.late.append([*known, code][0])
+            self.notes.late += known or [code]
         return kind
 
     def _other(self, frame: FrameType) -> None:

@@ -699,6 +699,19 @@ def test_a_step_that_reads_what_is_outside_is_recorded_anew_with_a_warning(read)
     assert not step.programs
 
 
+def test_of_functions_that_share_a_code_the_one_that_runs_is_read():
+    """Code in C calls them, so that no name leads there."""
+    def made():
+        held = [1.0]
+        return np.vectorize(lambda v: v * held[0]), held
+    makers = [made() for _ in range(3)]
+    for function, held in makers:
+        step = mg.capture(lambda x, function=function: x * float(function(1.0)))
+        assert step(mg.ones(1)).item() == step(mg.ones(1)).item() == step(mg.ones(1)).item() == 1
+        held[0] = 2.0
+        assert step(mg.ones(1)).item() == 2
+
+
 def test_what_other_packages_change_for_themselves_is_left_to_them():
     """A log, a generator with a seed, a context of NumPy: they change while the step runs, which is nothing it reads."""
     seen, logger = [], logging.getLogger("minigrad.test.log")
