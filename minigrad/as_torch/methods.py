@@ -51,6 +51,16 @@ def coalesce(self: Tensor) -> Tensor:
     return self
 
 
+def indices(self: Any) -> Tensor:
+    """The places of the elements that are not 0, (ndim, n): those of the sparse tensor that this one stands for."""
+    return self.nonzero().t()                                       # type: ignore[no-any-return]
+
+
+def values(self: Any) -> Tensor:
+    """The elements that are not 0, with their gradient."""
+    return self[tuple(self.nonzero().t())]                          # type: ignore[no-any-return]
+
+
 def to_sparse(self: Tensor, *args: Any, **named: Any) -> Tensor:
     """The tensor itself, with a warning."""
     warn("[to_sparse] gives the dense tensor: minigrad has no sparse ones")
@@ -171,7 +181,9 @@ METHODS: dict[str, Any] = {
     "record_stream": lambda self, stream: None,
     "require_grad": property(None, _ignored),
     "new_empty_strided": new_empty_strided, "__rdiv__": Tensor.__rtruediv__,        # type: ignore[attr-defined]
-    "type": type_, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,
+    "type": type_, "to_dense": to_dense, "coalesce": coalesce,
+    "indices": indices, "_indices": indices, "values": values, "_values": values,
+    "_nnz": lambda self: int(self.count_nonzero()), "is_coalesced": lambda self: True, "get_device": get_device,
     **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_nested", "is_quantized", "is_sparse", "is_sparse_csr",
                      "is_xla", "is_xpu"), False)}
 
@@ -222,6 +234,7 @@ def _after(self: Size, other: Any) -> Any:
 
 _OF_SIZES: dict[str, Any] = {name: _giving_sizes(name) for name in ("__getitem__", "__add__", "__mul__", "__rmul__")}
 _OF_SIZES["__radd__"] = _after
+_SHOWN = Size.__repr__
 
 
 def put_on() -> None:
@@ -238,6 +251,7 @@ def put_on() -> None:
     FunctionCtx.saved_variables = FunctionCtx.saved_tensors         # type: ignore[attr-defined]
     for name, value in _OF_SIZES.items():
         setattr(Size, name, value)
+    Size.__repr__ = lambda self: f"torch.{_SHOWN(self)}"            # type: ignore[method-assign]
 
 
 def take_off() -> None:
@@ -252,6 +266,7 @@ def take_off() -> None:
     dtypes.take_off()
     for name in {*_OF_SIZES} & {*vars(Size)}:
         delattr(Size, name)
+    Size.__repr__ = _SHOWN                                          # type: ignore[method-assign]
     for name in _OF_MODULES:
         if name in Module.__dict__:
             delattr(Module, name)

@@ -23,13 +23,14 @@ from .jit import compile
 from .methods import METHODS
 from .saving import load, save
 from .small import __version__
+from .sparse import mm as dsmm
 from .sparse import mm as spmm
 from .sparse import sparse_coo_tensor
 from .types import TensorType, named_type, tensor_type, type_name
 
 __all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_window", "binomial",
            "blackman_window", "channels_last", "channels_last_3d", "compile",
-           "contiguous_format", "default_generator", "detach", "device", "fork_rng",
+           "contiguous_format", "default_generator", "detach", "device", "dsmm", "fork_rng",
            "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads",
            "hamming_window", "hann_window", "kaiser_window", "layout", "load", "memory_format",
            "OutOfMemoryError", "poisson", "preserve_format", "range", "save", "set_default_tensor_type",
@@ -70,6 +71,8 @@ def _each(method: str, tensors: Any, *args: Any, **named: Any) -> Any:
         named["p"] = named.pop("ord")
     if any(isinstance(a, list | tuple) and len(a) != len(tensors) for a in (*args, *named.values())):
         raise RuntimeError(f"[_foreach_{method}] takes lists of one length, here {len(tensors)}")
+    if method.removesuffix("_") in ("maximum", "minimum") and args and not isinstance(args[0], list | tuple):
+        method = method.replace("maximum", "clamp_min").replace("minimum", "clamp_max")     # of a number
     own = method if hasattr(Tensor, method) else method[:-1]            # there is no maximum_
     found = [getattr(t, own)(*[a[i] if isinstance(a, list | tuple) else a for a in args],
                              **{k: v[i] if isinstance(v, list | tuple) else v for k, v in named.items()})

@@ -32,9 +32,10 @@ def test_a_shape_is_sizes_and_a_tuple_is_values(door):
         assert made(x.shape[1:]).shape == (3,) and made(x.shape[:1] + (4,)).shape == (2, 4) and made(x.shape[:1] * 3).shape == (2, 2, 2) and made((4,) + x.shape).shape == (4, 2, 3)
         assert made((2, 3)).tolist() == [2, 3] and made(2, 3).shape == (2, 3) and made().shape == (0,)
     assert x.shape[0] == 2 and x.shape[-1] == 3 and x.shape.numel() == 6
+    assert repr(x.shape) == str(x.size()) == "torch.Size([2, 3])"
     from minigrad.as_torch import methods
     methods.take_off()
-    assert type(x.shape[1:]) is tuple
+    assert type(x.shape[1:]) is tuple and repr(x.shape) == "Size([2, 3])"
 
 
 def test_typed_tensors_are_refused_clearly(door):
@@ -157,6 +158,8 @@ def test_functions_for_lists_of_tensors(door):
     assert type(door._foreach_neg(two)) is tuple
     made = door._foreach_maximum_(one, [door.tensor([5.0, 0.0]), door.full((3,), 4.75)])
     assert made[0] is one[0] and [t.tolist() for t in one] == [[5, 2], [4.75] * 3]
+    made = door._foreach_maximum_(one, 4.5), door._foreach_minimum(one, 4.75)
+    assert made[0][0] is one[0] and [t.tolist() for t in one] == [[5, 4.5], [4.75] * 3] and made[1][0].tolist() == [4.75, 4.5]
     for wrong in (lambda: door._foreach_add(one, two[:1]), lambda: door._foreach_add_(one, [*two, two[0]]),
                   lambda: door._foreach_mul(one, [1.0]), lambda: door._foreach_addcmul_(one, two, two, [1.0, 2.0, 3.0])):
         with pytest.raises(RuntimeError, match=r"_foreach_\w+\] takes lists of one length, here 2"):
@@ -252,6 +255,8 @@ def test_sparse_tensors_are_dense(door):
     with pytest.warns(UserWarning, match="gives a dense tensor"):
         m = door.sparse_coo_tensor(places, values, (2, 3))
     assert m.to_dense().coalesce().tolist() == [[0, 0, 5], [5, 0, 0]] and m.to_dense(door.float64).dtype == door.float64
+    assert m.indices().tolist() == m._indices().tolist() == [[0, 1], [2, 0]] and m.values().tolist() == m._values().tolist() == [5, 5]
+    assert m._nnz() == 2 and m.is_coalesced() and door.dsmm(m, door.ones(3, 1)).tolist() == [[5], [5]]
     (door.spmm(m, door.ones(3, 1)) * door.tensor([[1.0], [2.0]])).sum().backward()
     assert values.grad.tolist() == [1, 2, 2, 1]
     with pytest.warns(UserWarning, match="gives a dense tensor"):
