@@ -134,20 +134,23 @@ INLINE void add_sums(double *sum, V (*chains)[2], const int R) {
   EACH_ROW(r) sum[r] += s[r];
 }
 
-/* mean (0 unless `centred`) and rstd of R rows, broadcast, from their distances from shift. These add up to what shift
- * is off by. Returns a bit for each row whose shift is so far off that its variance lost digits. */
-TEMPLATE int moments_from(V *mean, V *rstd, const V *shift, const T *x, int64_t n, double eps, const int R,
-                          const int centred) {
-  double sum[4] = {0}, squares[4] = {0};
+/* The sums of the distances from a row's shift, and of their squares. */
+typedef struct { double sum[4], squares[4]; } row_sums;
+INLINE void add_rows(row_sums *to, const V *shift, const T *x, int64_t stride, int64_t n, const int R,
+                     const int centred) {
   V s[4][2], q[4][2];
-  int far = 0;
-  for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
-    EACH_ROW(r) s[r][0] = s[r][1] = q[r][0] = q[r][1] = vzero();
-    add_squares(s, q, shift, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R, centred);
-    if (centred) add_sums(sum, s, R);
-    add_sums(squares, q, R);
-  }
+  EACH_ROW(r) s[r][0] = s[r][1] = q[r][0] = q[r][1] = vzero();
+  add_squares(s, q, shift, x, stride, n, R, centred);
+  if (centred) add_sums(to->sum, s, R);
+  add_sums(to->squares, q, R);
+}
+/* mean (0 unless `centred`) and rstd of R rows, broadcast, from these sums; sum / n is what shift is off by. Returns a
+ * bit for each row whose shift is so far off that its variance lost digits. */
+INLINE int moments_of(V *mean, V *rstd, const V *shift, row_sums *s, int64_t n, double eps, const int R,
+                      const int centred) {
   const double each = 1 / (double)n;
+  double *sum = s->sum, *squares = s->squares;
+  int far = 0;
   T of[4];
   EACH_ROW(r) {
     sum[r] *= each, squares[r] *= each;
@@ -160,19 +163,29 @@ TEMPLATE int moments_from(V *mean, V *rstd, const V *shift, const T *x, int64_t 
   }
   return centred ? far : 0;
 }
+TEMPLATE int moments_from(V *mean, V *rstd, const V *shift, const T *x, int64_t n, double eps, const int R,
+                          const int centred) {
+  row_sums s = {{0}, {0}};
+  for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS)
+    add_rows(&s, shift, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R, centred);
+  return moments_of(mean, rstd, shift, &s, n, eps, R, centred);
+}
 NOINLINE int moments_from_1(V *mean, V *rstd, V shift, const T *x, int64_t n, double eps) {
   return moments_from(mean, rstd, &shift, x, n, eps, 1, 1);
 }
-INLINE void moments_of_rows(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
+/* the mean of the first four vectors of R rows */
+INLINE void shift_of_rows(V *shift, const T *x, int64_t n, const int R) {
   const int64_t few = MIN(n, 4 * VL);
+  EACH_ROW(r) shift[r] = vzero();
+  EACH_VECTOR(j, k, few, EACH_ROW(r) shift[r] += load_n(x + r * n + j, k););
+  T sum[4];
+  vsums(sum, shift, R);
+  EACH_ROW(r) shift[r] = vset(sum[r] * (1 / (T)few));
+}
+INLINE void moments_of_rows(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
   V shift[4];
   EACH_ROW(r) shift[r] = vzero();
-  if (centred) {
-    EACH_VECTOR(j, k, few, EACH_ROW(r) shift[r] += load_n(x + r * n + j, k););
-    T sum[4];
-    vsums(sum, shift, R);
-    EACH_ROW(r) shift[r] = vset(sum[r] * (1 / (T)few));
-  }
+  if (centred) shift_of_rows(shift, x, n, R);
   const int far = !MG_SMALL && R == 1 && centred ? moments_from_1(mean, rstd, shift[0], x, n, eps) :
                                       moments_from(mean, rstd, shift, x, n, eps, R, centred);
   for (int r = 0; far >> r; r++)
@@ -473,6 +486,18 @@ void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *me
   if (a.stream) vstreamed();
 }
 
+/* Are units (channels, rows) whose results are stored past the caches written while the next one is summed? Such stores
+ * take their time (23 ps a byte on Zen 5, whatever else is done), and the CPU waits for them once its queue is full.
+ * So the sums are taken between the stores, of what L1 was asked for while these were queued: the forward pass of
+ * 32x64x28x28 takes 0.73 of the time of one after the other (batch norm), 0.84 (group norm). Not backward: gains of a
+ * tenth below 8 MB, losses above. Float64 and AVX2 do without, for 2 kB of code. */
+#define TURNS (STREAMS && TYPE_IS == 1 && VBYTES == 64)
+/* The grain of such units: many to a thread. */
+NOINLINE int64_t grain_of(int64_t units, int64_t each, int in_turn) {
+  const int64_t threads = mg_get_num_threads(), many = units / (threads > 1 ? 4 * threads : 1);
+  return in_turn ? MAX(grain(units, each), many) : grain(units, each);
+}
+
 /* ---- batch norm: x is [batch, channels, inner], S all of a channel ------------------------------------------------
  *
  *   for each channel c:  mean = average(x[:, c, :]);  var = average((x[:, c, :] - mean)^2);  rstd = 1 / sqrt(var + eps)
@@ -507,8 +532,8 @@ void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *me
 #define FIRST_ROWS 8
 
 /* How the work on channels is cut: how many a thread works on together; is the array in the caches (columns then go one
- * by one, down the rows)? Is the result stored past the caches? */
-typedef struct { int64_t many; int cached, stream; } cut;
+ * by one, down the rows)? Is the result stored past the caches? Is it, while the next channel is summed? */
+typedef struct { int64_t many; int cached, stream, in_turn; } cut;
 
 typedef struct {
   T *y, *mean, *var, *rstd;    /* eval: y only */
@@ -544,14 +569,19 @@ static inline int streams_in(const T *y, int64_t batch, int64_t channels, int64_
   return streams(y, batch * channels * inner, inner >= LONG_STRIP ? inner : channels * inner | many * inner);
 }
 
-/* Cuts the work that gives `result`, and runs it for pieces of the channels. */
+/* Cuts the work that gives `result`, and runs it for pieces of the channels. in_turn: may strips whose results are
+ * stored past the caches go channel by channel (TURNS)? */
 static void over_channels(void *context, cut *how, const T *result, int64_t batch, int64_t channels, int64_t inner,
-                          void (*strips)(void *, int64_t, int64_t), void (*columns)(void *, int64_t, int64_t)) {
+                          int in_turn, void (*strips)(void *, int64_t, int64_t),
+                          void (*columns)(void *, int64_t, int64_t)) {
   if (!inner || !channels) return;
-  const int64_t many = channels_together(batch, channels, inner), units = (channels + many - 1) / many;
   const int64_t size = batch * channels * inner;
-  *how = (cut){many, !beyond_caches(size), streams_in(result, batch, channels, inner, many)};
-  mg_parallel(units, grain(units, batch * inner * many), inner >= LONG_STRIP ? strips : columns, context);
+  int64_t many = channels_together(batch, channels, inner);
+  *how = (cut){many, !beyond_caches(size), streams_in(result, batch, channels, inner, many), 0};
+  if (in_turn && how->stream && inner >= LONG_STRIP) how->many = many = how->in_turn = 1;
+  const int64_t units = (channels + many - 1) / many;
+  mg_parallel(units, grain_of(units, batch * inner * many, how->in_turn), inner >= LONG_STRIP ? strips : columns,
+              context);
 }
 
 /* What a thread keeps of the channels, or columns, that it works on: one number for each. */
@@ -591,30 +621,6 @@ INLINE void add_distances(V *d1, V *d2, V m, const T *x, int64_t strips, int64_t
       d2[u] = vfma(d, d, d2[u]););
 }
 
-/* mean (counted from the channel's origin) and M2 of `channels` channels */
-static void strip_moments(const sums *s, const T *x, int64_t batch, int64_t stride, int64_t channels, int64_t inner) {
-  double before = 0;
-  for (int64_t c = 0; c < channels; c++) {
-    s->mean[c] = s->m2[c] = 0;
-    s->shift[c] = s->origin[c] = batch ? x[c * inner] : 0;
-  }
-  EACH_BLOCK(b, i, strips, length, batch, inner,
-    const double count = (double)(strips * length);
-    for (int64_t c = 0; c < channels; c++)
-      for (int first = 1, again = 1; again; first = 0) {
-        V d1[4] = {vzero(), vzero(), vzero(), vzero()};
-        V d2[4] = {vzero(), vzero(), vzero(), vzero()};
-        add_distances(d1, d2, vset(s->shift[c]), x + b * stride + c * inner + i, strips, stride, length);
-        const double rest = vsum((d1[0] + d1[1]) + (d1[2] + d1[3]));
-        const double squares = vsum((d2[0] + d2[1]) + (d2[2] + d2[3]));
-        again = first && (before == 0 || rest * rest > squares * count / 2);
-        if (again) s->shift[c] = (T)(s->shift[c] + rest / count);
-        else merge(s, c, before, count, rest, squares);
-      }
-    before += count;);
-  for (int64_t c = 0; c < channels; c++) s->mean[c] += s->origin[c];
-}
-
 /* Of an array whose result is stored past the caches, L1 is asked for what comes AHEAD elements later (or a row, where
  * the statistics of a row come between): strips of 3 kB gain nothing, those of 12 kB a tenth. */
 #define AHEAD (6144 / (int64_t)sizeof(T))
@@ -623,6 +629,48 @@ TEMPLATE void scale_strip(T *y, const T *x, T mean, T scale, T shift, int64_t n,
   EACH_VECTOR(j, k, n,
     if (stream) __builtin_prefetch(x + ahead + j);
     put_n(y + j, vfma(load_n(x + j, k) - m, a, b), k, stream););
+}
+
+/* the same past the caches, between the sums of what is next: a call is small beside such a strip */
+NOINLINE void scale_past(T *y, const T *x, T mean, T scale, T shift, int64_t n, int64_t ahead) {
+  scale_strip(y, x, mean, scale, shift, n, 1, ahead);
+}
+
+/* A channel whose factors are known: it is written while the next one is summed. */
+typedef struct { T *y; const T *x; T mean, scale, shift; } known_channel;
+
+/* Adds a block of channel c. It takes a second pass if it is the first one, or far off. */
+INLINE void add_block(const sums *s, int64_t c, const T *x, double before, int64_t strips, int64_t stride,
+                      int64_t length) {
+  const double count = (double)(strips * length);
+  for (int first = 1, again = 1; again; first = 0) {
+    V d1[4] = {vzero(), vzero(), vzero(), vzero()};
+    V d2[4] = {vzero(), vzero(), vzero(), vzero()};
+    add_distances(d1, d2, vset(s->shift[c]), x, strips, stride, length);
+    const double rest = vsum((d1[0] + d1[1]) + (d1[2] + d1[3]));
+    const double squares = vsum((d2[0] + d2[1]) + (d2[2] + d2[3]));
+    again = first && (before == 0 || rest * rest > squares * count / 2);
+    if (again) s->shift[c] = (T)(s->shift[c] + rest / count);
+    else merge(s, c, before, count, rest, squares);
+  }
+}
+
+/* mean (counted from the channel's origin) and M2 of `channels` channels. If `known` is given, the one before the first
+ * of them, a block of it is written after each block that is summed, and L1 is asked for the next block. */
+static void strip_moments(const sums *s, const T *x, int64_t batch, int64_t stride, int64_t channels, int64_t inner,
+                          const known_channel *known) {
+  double before = 0;
+  for (int64_t c = 0; c < channels; c++) {
+    s->mean[c] = s->m2[c] = 0;
+    s->shift[c] = s->origin[c] = batch ? x[c * inner] : 0;
+  }
+  EACH_BLOCK(b, i, strips, length, batch, inner,
+    const int64_t at = b * stride + i, next = inner + (i + length < inner ? length : strips * stride - i);
+    for (int64_t c = 0; c < channels; c++) add_block(s, c, x + at + c * inner, before, strips, stride, length);
+    for (int64_t q = at; TURNS && known && q < at + strips * stride; q += stride)
+      scale_past(known->y + q, known->x + q, known->mean, known->scale, known->shift, length, next);
+    before += (double)(strips * length););
+  for (int64_t c = 0; c < channels; c++) s->mean[c] += s->origin[c];
 }
 
 static inline set channel_set(int64_t batch, int64_t channels, int64_t inner) {
@@ -639,10 +687,11 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
   const batch_norm_args *a = context;
   const int64_t inner = a->inner, stride = a->channels * inner, many = a->how.many;
   sums of;
+  known_channel known = {0};
   if (!sums_of(&of, many)) return;
   for (int64_t unit = begin; unit < end; unit++) {
     const int64_t first = unit * many, channels = MIN(many, a->channels - first), at = first * inner;
-    if (!a->given_mean) strip_moments(&of, a->x + at, a->batch, stride, channels, inner);
+    if (!a->given_mean) strip_moments(&of, a->x + at, a->batch, stride, channels, inner, known.x ? &known : 0);
     for (int64_t i = 0; i < channels; i++) {
       const int64_t c = first + i;
       const double mean = a->given_mean ? a->given_mean[c] : of.mean[i];
@@ -653,6 +702,9 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
       of.d1[i] = (T)(a->weight ? rstd * a->weight[c] : rstd);
       of.d2[i] = a->bias ? a->bias[c] : 0;
     }
+    known = (known_channel){a->y + at, a->x + at, of.shift[0], of.d1[0], of.d2[0]};
+    if (TURNS && a->how.in_turn && unit + 1 < end) continue;
+    known.x = 0;
     for (int64_t b = 0; b < a->batch; b++)
       for (int64_t i = 0, told = 0; i < channels; i++) {
         const int64_t strip = b * stride + at + i * inner;
@@ -806,7 +858,10 @@ static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
 }
 
 static void batch_norm(batch_norm_args *a) {
-  over_channels(a, &a->how, a->y, a->batch, a->channels, a->inner, batch_norm_strips, batch_norm_columns);
+  const int64_t strip = a->inner * (int64_t)sizeof(T), bytes = a->batch * a->channels * strip;
+  /* short strips of an array in memory gain nothing */
+  const int in_turn = TURNS && !a->given_mean && (strip > SHORT_STRIP || bytes <= 4 * MG_CACHED_BYTES);
+  over_channels(a, &a->how, a->y, a->batch, a->channels, a->inner, in_turn, batch_norm_strips, batch_norm_columns);
   for (int64_t c = 0; a->rstd && a->batch * a->inner && c < a->channels; c++)
     if (out_of_range(a->rstd[c])) plain_batch_norm(a, c);
 }
@@ -1001,7 +1056,7 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
 }
 
 static void batch_norm_back(batch_norm_back_args *a) {
-  over_channels(a, &a->how, a->gx, a->batch, a->channels, a->inner, batch_norm_back_strips, batch_norm_back_columns);
+  over_channels(a, &a->how, a->gx, a->batch, a->channels, a->inner, 0, batch_norm_back_strips, batch_norm_back_columns);
   for (int64_t c = 0; !a->var && a->batch * a->inner && c < a->channels; c++)
     if (out_of_range(a->rstd[c])) plain_batch_norm_back(a, c);
 }
@@ -1041,6 +1096,21 @@ typedef struct {
   int together, stream;
 } group_norm_args;
 
+/* strip c of a row, whose mean and rstd are there; in_turn: the next row is being summed */
+INLINE void group_strip(const group_norm_args *a, int64_t row, int64_t c, int stream, int in_turn) {
+  const int64_t channel = row % a->groups * a->cpg + c, at = (row * a->cpg + c) * a->inner, n = a->cpg * a->inner;
+  const T mean = a->mean[row], rstd = a->rstd[row], bias = a->bias ? a->bias[channel] : 0;
+  const T scale = a->weight ? rstd * a->weight[channel] : rstd;
+  if (in_turn) scale_past(a->y + at, a->x + at, mean, scale, bias, a->inner, n + 2 * BLOCK_ELEMENTS);
+  else scale_strip(a->y + at, a->x + at, mean, scale, bias, a->inner, stream, n);
+}
+/* a row whose squares leave the range of T is done again */
+NOINLINE void group_again(const group_norm_args *a, int64_t row) {
+  const int64_t n = a->cpg * a->inner, c0 = row % a->groups * a->cpg;
+  if (__builtin_expect(out_of_range(a->rstd[row]), 0))
+    plain_forward(a->y + row * n, a->mean + row, 0, a->rstd + row, a->x + row * n, a->weight ? a->weight + c0 : 0,
+                  a->bias ? a->bias + c0 : 0, (set){n, n, 0, a->inner}, a->eps, 1);
+}
 TEMPLATE void group_norm_some(const group_norm_args *a, int64_t row, const int R) {
   const int64_t cpg = a->cpg, inner = a->inner, n = cpg * inner;
   V mean[4], rstd[4];
@@ -1056,17 +1126,39 @@ TEMPLATE void group_norm_some(const group_norm_args *a, int64_t row, const int R
         const V xhat = (load_n(x + j, k) - mean[r]) * rstd[r];
         put_n(y + j, vfma(xhat, load_n_or(weight, j, k, 1), load_n_or(bias, j, k, 0)), k, R == 1 && a->stream););
     else
-      for (int64_t c = 0; c < cpg; c++)
-        scale_strip(y + c * inner, x + c * inner, mean[r][0], weight ? rstd[r][0] * weight[c] : rstd[r][0],
-                    bias ? bias[c] : 0, inner, R == 1 && a->stream, n);
-    if (__builtin_expect(out_of_range(rstd[r][0]), 0))
-      plain_forward(y, a->mean + row + r, 0, a->rstd + row + r, x, weight, bias, (set){n, n, 0, inner}, a->eps, 1);
+      for (int64_t c = 0; c < cpg; c++) group_strip(a, row + r, c, R == 1 && a->stream, 0);
+    group_again(a, row + r);
+  }
+}
+
+/* While a row is written, the next one is summed, block by block. */
+NOINLINE void group_norm_in_turn(const group_norm_args *a, int64_t begin, int64_t end) {
+  const int64_t n = a->cpg * a->inner;
+  for (int64_t row = begin; row <= end; row++) {
+    const T *x = a->x + row * n;
+    row_sums s = {{0}, {0}};
+    V shift, mean, rstd;
+    if (row < end) shift_of_rows(&shift, x, n, 1);
+    for (int64_t b = 0, c = 0; b < n; b += BLOCK_ELEMENTS) {
+      if (row < end) add_rows(&s, &shift, x + b, n, MIN(BLOCK_ELEMENTS, n - b), 1, 1);
+      for (; row > begin && c < a->cpg && c * a->inner < b + BLOCK_ELEMENTS; c++)
+        group_strip(a, row - 1, c, 1, 1);
+    }
+    if (row > begin) group_again(a, row - 1);
+    if (row == end) break;
+    if (moments_of(&mean, &rstd, &shift, &s, n, a->eps, 1, 1)) moments_from_1(&mean, &rstd, mean, x, n, a->eps);
+    a->mean[row] = mean[0];
+    a->rstd[row] = rstd[0];
   }
 }
 
 static void group_norm_rows(void *context, int64_t begin, int64_t end) {
   const group_norm_args *a = context;
   const int64_t n = a->cpg * a->inner;
+  if (TURNS && a->stream && a->inner > 1) {
+    group_norm_in_turn(a, begin, end);
+    begin = end;
+  }
   for (int64_t row = begin, last; row < end;) {
     const int64_t first = row;
     last = MIN(first + rows_told(n), end);
@@ -1082,7 +1174,8 @@ void FN(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight,
   group_norm_args a = {y, mean, rstd, x, weight, bias, groups, cpg, inner, eps,
                        rows_together(batch * groups * cpg * inner, 4),
                        streams(y, batch * groups * cpg * inner, inner == 1 ? cpg : inner)};
-  mg_parallel(batch * groups, (grain(batch * groups, cpg * inner) + 3) / 4 * 4, group_norm_rows, &a);
+  const int64_t rows = batch * groups, most = grain_of(rows, cpg * inner, TURNS && a.stream);
+  mg_parallel(rows, (most + 3) / 4 * 4, group_norm_rows, &a);
 }
 
 /* Backward. Each channel of each sample gives two sums over its strip, kept in `partial` as [2, batch, channels]:
