@@ -45,8 +45,10 @@ _ASKED = {name: module for module, names in _OUTSIDE.items() for name in names.s
 _ASKING = {"os", "posixpath", "ntpath", "genericpath", "pathlib", "glob", "shutil", "io", "codecs", "json", "pickle",
            "numpy", "random", "secrets", "uuid", "subprocess", "datetime"}
 _ASIDE = ("namedtuple_", "re", "warnings", "linecache", "traceback")        # modules that keep nothing of a program
+_DEVICES = "minigrad.devices."
 _PLAIN: Any = (Variable, np.ndarray, ModuleType, FrameType, list, dict, tuple, set, *ATOMS)
-_PACKAGE, _OWN, _OTHER = range(3)       # whose code it is: this package's, the user's, that of others
+# whose code it is: this package's, the user's, that of others, what a device runs for this package (CuPy)
+_PACKAGE, _OWN, _OTHER, _DEVICE = range(4)
 
 
 def _runs(function: FunctionType, frame: FrameType) -> bool:
@@ -113,6 +115,8 @@ class Observer:
         kind = _OTHER if foreign(path) else _OWN
         if path.startswith((PACKAGE, "<frozen importlib")) or module.startswith(_ASIDE):
             kind = _OTHER if module.startswith("minigrad.data.") else _PACKAGE
+        elif frame.f_back is not None and self._of_device(frame.f_back):
+            kind = _DEVICE
         self.kinds[id(code)] = kind
         self.kept.append(code)
         if kind == _OWN and code not in self.notes.codes and (code.co_names or code.co_freevars):
@@ -121,6 +125,9 @@ class Observer:
                 known = [FunctionType(code, frame.f_globals)]
             self.notes.late += known or [code]
         return kind
+
+    def _of_device(self, frame: FrameType) -> bool:
+        return self.kinds.get(id(frame.f_code)) == _DEVICE or frame.f_globals.get("__name__", "").startswith(_DEVICES)
 
     def _other(self, frame: FrameType) -> None:
         """Notes what a function of another package reads: of its first argument, and if the user calls it, globals."""

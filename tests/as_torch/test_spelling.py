@@ -1041,7 +1041,7 @@ def test_more_inner_names(door):
         pass
 
 
-def test_convolution_of_time_batch_and_channels(door, torch):
+def test_convolution_of_time_batch_and_channels(torch, door):
     given = [np.random.default_rng(k).standard_normal(shape) for k, shape in enumerate(((5, 2, 3), (3, 3, 4), (4,)))]
     got, want = [lib.nn.functional.conv_tbc(*[lib.tensor(a) for a in given], 1).numpy() for lib in (door, torch)]
     np.testing.assert_allclose(got, want, rtol=1e-12)
