@@ -223,6 +223,8 @@ def _giving_sizes(name: str) -> Callable[[Size, Any], Any]:
     plain = getattr(tuple, name)
 
     def method(self: Size, other: Any) -> Any:
+        if name == "__add__" and not isinstance(other, tuple):
+            return NotImplemented
         found = plain(self, other)
         return Size(found) if type(found) is tuple else found
     return method

@@ -49,10 +49,9 @@ from .arrays import contiguous_copy, copy_array, mover
 from .fusion import Launch, Uses, fused
 from .modes import mode, no_grad, paused
 from .notes import ATOMS, Notes, own_class
-from .observer import Observer
 from .shape import fail
 from .tensor import Tensor, bump, new_tensor
-from .warning import PACKAGE, warn
+from .warning import PACKAGE
 
 _PROGRAMS = 128                 # of one captured function; then those of the longest unused signature are dropped
 _VARIANTS = 8                   # of one signature
@@ -80,7 +79,6 @@ class Recorder:
         self.notes = Notes()
         self.pool, self.thread = pool, get_ident()
         self.paused = False                     # launches are run and not written down
-        self.aside = False                      # Python runs that each replay runs too
 
     def visit(self, kernel: Kernel, arguments: tuple) -> None:
         """The launch hook: runs a launch and writes it down."""
@@ -507,8 +505,6 @@ class Captured:
         self.moved: dict[tuple, set] = {}       # what the last recording of a signature changed itself, if anything
         self.refused: dict[tuple, str] = {}     # signatures whose step cannot be replayed, and why
         self.last: _Program | None = None
-        self.late: list[tuple[Any, str]] = []   # what was found while it ran, to be read before the next recording
-        self.warned = False
         update_wrapper(self, function)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -555,19 +551,17 @@ class Captured:
         """Runs the function, and keeps a program of what it did if a replay can do the same."""
         pool = memory.private()
         recorder = Recorder(pool)
-        hook, observer = launch_hook(recorder.visit), Observer(recorder)
+        hook = launch_hook(recorder.visit)
         try:
             with pool:
                 inputs = [_input(t) for t in tensors]
                 arrays, recorder.inputs = [t.array for t in inputs], {id(t) for t in inputs}
                 it = iter(inputs)
                 own_args, own_kwargs = mapped((args, kwargs), lambda _: next(it))
-                recorder.notes.walk([(self.function, "the function"), *_objects((args, kwargs)), *self.late])
+                recorder.notes.walk([(self.function, "the function"), *_objects((args, kwargs))])
                 with hook:
                     mode.recorder = recorder
-                    with observer:
-                        found = self.function(*own_args, **own_kwargs)
-                    outputs = mapped(found, Tensor.detach)
+                    outputs = mapped(self.function(*own_args, **own_kwargs), Tensor.detach)
                     if isinstance(outputs, Iterator):
                         raise RuntimeError("[capture] the function returns an iterator, which its first call would use "
                                            "up; return a list")
@@ -589,22 +583,12 @@ class Captured:
             raise
         if moved:                               # the next call reads other values than this one did: no replay
             self.moved = {key: moved, **dict(list(self.moved.items())[:_PROGRAMS])}
-        elif recorder.notes.late:               # what they read was not noted
-            self.late += [(found, "what the step calls") for found in recorder.notes.late]
-        elif observer.outside:
-            self._warn(observer.outside)
         else:
             for optimizer in recorder.optimizers.values():
                 optimizer._noted_step(recorder.notes)
             program.compare(recorder.notes)
             self._keep(key, program)
         return program.results()
-
-    def _warn(self, outside: str) -> None:
-        if not self.warned:
-            self.warned = True
-            warn(f"[capture] {outside} reads what is outside of the program, which a replay would not do: the function "
-                 "is recorded anew at each call; read it outside the captured function, and pass it as an argument")
 
     def _keep(self, key: tuple, program: _Program) -> None:
         """Adds a program; drops those that cannot fit again, and the longest unused if there are too many."""
@@ -711,8 +695,6 @@ def capture(function: Callable) -> Captured:
     The latest 128 recordings are kept, 8 of a signature. Carried are gradients filled outside, numbers of optimisers
     (lr, betas), random numbers, changes in place of arguments and other tensors, and tensors that `function` only keeps
     (`self.last = y`).
-
-    It is recorded anew at each call, with a warning, if it reads a clock, a file or the system.
 
     RuntimeError, with the line, where `function` reads a value (`item()`, `bool(t)`, `numpy()`, `data_ptr()`), and
     where it rebinds what it reads again (`self.h = cell(x, self.h)`, `p.data = ...`, `self.calls += 1`), advances an

@@ -3,8 +3,8 @@
 `Notes.walk` starts from the captured function and finds the Python state that its code can reach: closed-over
 variables, globals that the code names, attributes that it names of the objects found, members of modules, containers,
 small NumPy arrays. Each is a `Piece`, with the values that it held before the step ran. Functions of this
-package, of the standard library and of installed packages are not looked into: `observer.py` sees them run; a layer of
-this package counts as read in all its attributes.
+package, of the standard library and of installed packages are not looked into; a layer of this package counts as read
+in all its attributes.
 
 After the recording, `Notes.settle` asks which of these values the step itself changed: such a step cannot be replayed.
 Before a replay, `Compared.same` asks whether all values are what they were. That is one pass in C over all of them, by
@@ -15,32 +15,19 @@ from __future__ import annotations
 
 import dis
 import functools
-import gc
 import inspect
 import os
 import random
 import re
 import sys
-from abc import ABCMeta, get_cache_token
-from collections import ChainMap, UserDict, UserList, UserString, defaultdict, deque
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import partial
-from itertools import chain, repeat
-from operator import attrgetter, getitem, is_, methodcaller
+from itertools import chain
+from operator import attrgetter, is_, itemgetter, methodcaller
 from pathlib import Path
-from types import (
-    BuiltinMethodType,
-    CellType,
-    CodeType,
-    FunctionType,
-    GetSetDescriptorType,
-    MappingProxyType,
-    MemberDescriptorType,
-    MethodType,
-    MethodWrapperType,
-    ModuleType,
-)
+from types import BuiltinMethodType, CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 from weakref import WeakSet, ref
 
@@ -61,20 +48,15 @@ ATOMS = {*_SIMPLE, np.dtype, type(Ellipsis), type(NotImplemented)}
 _MISSING: Any = type("_Missing", (), {"__repr__": lambda _: "nothing"})()
 _END = (_MISSING,)
 _CACHED = type(functools.lru_cache(abs))
-_DRAWING = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator, np.random.SeedSequence)
-_STORED = (GetSetDescriptorType, MemberDescriptorType)
+_DRAWING = (random.Random, np.random.Generator, np.random.RandomState)
 _APPENDING = ("append", "extend", "insert", "appendleft")
 _BY_NAME = ("getattr", "hasattr", "setattr", "delattr")
 _WIDE = ("vars", "dir", "__dict__", "__getattribute__", "eval", "exec")     # may read any attribute
 # these read what the code that uses them names, or are not part of a step
 _ASIDE = ("__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__repr__", "__str__", "__dir__", "__del__",
           "__getstate__", "__setstate__", "__reduce__", "__copy__", "__deepcopy__")
-_HEAP = 1 << 9                  # Py_TPFLAGS_HEAPTYPE: a class whose attributes can be set
 _OWN_NAMES: Any = vars(ModuleType)["__dict__"]          # vars() of a module of as_torch loads all that it names
-_IMPORTING = {"import_module", "__import__"}
-_ASKING = {"hasattr", "getattr", "vars", "dir", "AttributeError", "NameError", "Exception", "suppress"}
-_STATES = {"getstate", "get_state", "bit_generator", "state", "copy", "deepcopy", "spawn", "generate_state"}
-_SPOKEN = {"__name__", "__qualname__", "__module__", "__doc__", "__annotations__"}
+_IMPORTING = {"modules", "import_module", "__import__"}
 _MAKERS = ("__init__", "__new__", "__dict__", "__weakref__", "__init_subclass__", "__class_getitem__")
 
 
@@ -83,20 +65,12 @@ def foreign(path: str | None) -> bool:
     return not path or path.startswith(_INSTALLED) or "site-packages" in path or "dist-packages" in path
 
 
-def _own_module(table: Mapping[str, Any]) -> bool:
-    """Are these the names of a module of the user's, or of one that a program makes itself?"""
-    path, spec = table.get("__file__"), table.get("__spec__")
-    return not foreign(path) if path else spec is None or spec.origin is None
-
-
 def equal(a: Any, b: Any) -> bool:
     """Is it the same object, or a number, a string or a tuple of such of the same type and value (-0.0 is not 0.0)?"""
     if a is b:
         return True
     if type(a) is not type(b):
         return False
-    if type(a) in (int, str, bytes):
-        return bool(a == b)
     if isinstance(a, _SIMPLE + (np.generic, np.dtype, slice, range)):
         return repr(a) == repr(b)
     return isinstance(a, (tuple, frozenset)) and len(a) == len(b) and all(map(equal, a, b))
@@ -164,7 +138,6 @@ class _Code:
     wide    may it read attributes that it does not spell out?
     inward  may it read such ones of `self`?
     opened  names of what it reads such ones of: of other objects it does not
-    inside  the code itself, and that of the functions in it
     """
 
     def __init__(self, code: CodeType) -> None:
@@ -173,13 +146,9 @@ class _Code:
         self.attributes: set[str] = set()
         self.stores: dict[str, str] = {}
         self.reads: set[str] = set()
-        self.inside, self.constants = {code}, {c for c in code.co_consts if isinstance(c, (int, str))}
         line, constant, loaded = code.co_firstlineno, None, None
         steps = list(dis.get_instructions(code))
         self.wide = self.inward = False
-        bare = any(s.opname == "SETUP_FINALLY" or s.opname == "PUSH_EXC_INFO" and steps[i].opname == "POP_TOP"
-                   for i, s in enumerate(steps, 1))         # `except:`, in Python 3.10 any
-        self.asks = bare or not _ASKING.isdisjoint(code.co_names)
         self.opened: set[str] = set()
         for i, s in enumerate(steps, 1):
             if s.opname.startswith("LOAD_") and s.opname != "LOAD_CONST" and (
@@ -205,11 +174,9 @@ class _Code:
                 self.stores["append"] = f"{code.co_filename}:{line}"
             if step.opname == "LOAD_CONST":
                 constant = step.argval
-            if step.opname == "MATCH_CLASS":
-                self.attributes.add("__match_args__")
         texts = [c for c in code.co_consts if isinstance(c, str)]
         self.texts = set(texts)
-        self.attributes.update(code.co_names, texts, *[re.split(r"[.{}:!]", t) for t in texts])
+        self.attributes.update(code.co_names, texts, *[t.split(".") for t in texts])
         if not {"eval", "exec"}.isdisjoint(code.co_names):
             words = re.findall(r"[^\W\d]\w*", " ".join(texts))
             self.attributes.update(words)
@@ -217,12 +184,14 @@ class _Code:
         for inner in [c for c in code.co_consts if isinstance(c, CodeType)]:
             found = _code(inner)
             self.globals.update(found.globals)
+            self.imports |= found.imports
+            self.attributes |= found.attributes
             self.stores.update(found.stores)
+            self.reads |= found.reads
             self.wide |= found.wide or not found.opened.isdisjoint(code.co_cellvars)      # of a call
             self.inward |= found.inward
-            self.asks |= found.asks
-            for name in ("imports", "attributes", "reads", "opened", "texts", "inside", "constants"):
-                getattr(self, name).update(getattr(found, name))
+            self.opened |= found.opened
+            self.texts |= found.texts
 
 
 @functools.lru_cache(4096)
@@ -233,8 +202,13 @@ def _code(code: CodeType) -> _Code:
 @functools.lru_cache(4096)
 def own_class(cls: Any) -> bool:
     """Is it a class of the user's code?"""
-    module: Any = sys.modules.get(cls.__module__)
-    return not isinstance(module, ModuleType) or cls.__module__ == "__main__" or _own_module(_OWN_NAMES.__get__(module))
+    module = sys.modules.get(cls.__module__)
+    return module is None or cls.__module__ == "__main__" or not foreign(getattr(module, "__file__", None))
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = vars(cls).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
@@ -246,14 +220,12 @@ class Piece:
     owner    for a message: what the table belongs to
     counted  do all changes of the table call `changed`?
     length   how many elements count, of a list that the step itself appends to; None: all
-    soft     belongs it to another package, whose code changes it as it likes (a bar that counts)?
     """
 
     def __init__(self, table: Any, names: Iterable[Any] | None, owner: str, counted: bool = False) -> None:
         self.table, self.owner, self.counted = table, owner, counted
-        self.names = names if names is None or isinstance(names, frozenset) else tuple(names)
+        self.names = None if names is None else tuple(names)
         self.length: int | None = None
-        self.soft = False
         self.then = self.now()
 
     def key(self, name: Any) -> tuple[int, Any]:
@@ -268,7 +240,7 @@ class Piece:
             return self.owner, self.owner.split()[2]
         if self.owner == "the global":
             return f"the global {name}", name
-        return f"{self.owner}[{name!r}]" if self.names is None else f"{self.owner}.{name}", name
+        return f"{self.owner}[{name!r}]" if type(self.names) is not tuple else f"{self.owner}.{name}", name
 
     def now(self) -> dict[Any, Any]:
         """The entries that count."""
@@ -288,14 +260,9 @@ class Piece:
         if names is None and self.length is None and not isinstance(table, CellType):
             values = table.values() if isinstance(table, Mapping) else ()
             return ([table, values], []) if not isinstance(values, Iterator) else ([], [lambda: self.now().values()])
-        if names and self.length is None:
-            return [], [partial(map, table.get, names, repeat(_MISSING))]
+        if names and isinstance(table, (dict, MappingProxyType)) and all(n in table for n in names):
+            return [], [partial(itemgetter(*names, names[0]), table)]
         return [], [lambda: self.now().values()]
-
-    def direct(self) -> Iterable[Any]:
-        """The names, if all are in the table and looking there says all."""
-        there = type(self) is Piece and isinstance(self.table, (dict, MappingProxyType)) and self.names or ()
-        return there if all([n in self.table for n in there]) else ()
 
     def same(self) -> bool:
         """Are the entries what they were, by value where that decides? Then remembers the objects of now."""
@@ -314,50 +281,12 @@ class Piece:
 
 def _state(generator: Any) -> str:
     """The state of a generator of random numbers."""
-    if isinstance(generator, random.Random):
-        return "" if isinstance(generator, random.SystemRandom) else repr(generator.getstate())
-    if isinstance(generator, np.random.RandomState):
-        return repr(generator.get_state())
-    return repr(getattr(getattr(generator, "bit_generator", generator), "state", None))
-
-
-@functools.lru_cache(512)
-def _method_names(cls: type) -> frozenset[str]:
-    """The methods that a class has of this package."""
-    return frozenset(n for base in cls.__mro__ if not own_class(base) for n, v in vars(base).items()
-                     if isinstance(v, FunctionType))
-
-
-def _context(value: ContextVar) -> Any:
-    try:
-        return value.get()
-    except LookupError:
-        return _MISSING
-
-
-def _owner(value: np.ndarray) -> Any:
-    """The array whose memory it is."""
-    while isinstance(value.base, np.ndarray):
-        value = value.base
-    return value
-
-
-def _array(value: np.ndarray) -> tuple:
-    return value.dtype, value.shape, value.tobytes()
-
-
-def _picked(value: Any, constants: set) -> tuple:
-    """The length of a container, and what it holds under constants of the code."""
-    count = len(value)
-    if isinstance(value, Mapping):
-        return count, *[value.get(c, _MISSING) for c in constants]
-    if isinstance(value, (list, tuple, deque)):
-        return count, *[value[c] for c in constants if type(c) is int and -count <= c < count]
-    return count, *[c in value for c in constants]
+    return repr(generator.bit_generator.state if isinstance(generator, np.random.Generator) else
+                generator.getstate() if isinstance(generator, random.Random) else generator.get_state())
 
 
 class Attributes:
-    """Attributes of an object that are not in its `__dict__`, as a table."""
+    """The attributes of an object without `__dict__`, as a table."""
 
     def __init__(self, of: Any) -> None:
         self.of = of
@@ -375,26 +304,16 @@ class Still:
 
     def get(self, name: str, default: Any) -> Any:
         """True while it is."""
-        return equal(self.say(), self.then)
+        now = self.say()
+        return now is self.then or type(now) in (int, bytes) and now == self.then
 
 
 class Missing(Piece):
-    """Which of the names that code knows an object or a class has: it may get one that hides another, or that code only
-    asks for. Special methods of a class (`__bool__`) count too."""
-
-    def now(self) -> dict[Any, Any]:
-        names: Any = self.names
-        return {n: True for n in self.table if n in names or n[:2] == "__"}
+    """Attributes that an object does not have, and may get; those that hide one of its class are among them."""
 
     def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
-        self.count = len(self.table)
-        return ([self.table], []) if self.count < 30 else ([], [lambda: (len(self.table) == self.count,)])
-
-    def same(self) -> bool:
-        if not super().same():
-            return False
-        self.count = len(self.table)
-        return True
+        """A look at the names, or at their number, is enough while none is added."""
+        return ([self.table], []) if len(self.table) < 6 else ([], [lambda: (len(self.table),)])
 
 
 class Tensors(Piece):
@@ -416,21 +335,6 @@ class Tensors(Piece):
 
     def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
         return [], [lambda: map(self.slot, self.table)]
-
-
-class Methods(Piece):
-    """Methods of classes of this package that code calls: a program may replace them."""
-
-    def __init__(self, classes: list[type], names: Iterable[str], owner: str) -> None:
-        pairs = [(c, n) for c in classes for n in names if n in _method_names(c)]
-        self.of, self.called_so = [c for c, _ in pairs], [n for _, n in pairs]
-        super().__init__((), None, owner)
-
-    def now(self) -> dict[Any, Any]:
-        return dict(enumerate(map(getattr, self.of, self.called_so)))
-
-    def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
-        return [], [partial(map, getattr, self.of, self.called_so)]
 
 
 class Functions(Piece):
@@ -475,17 +379,14 @@ class Compared:
 
     def __init__(self, pieces: list[Piece]) -> None:
         self.pieces = pieces
-        entries = [(p.table, n) for p in pieces for n in p.direct()]
-        self.tables, self.names = [table for table, _ in entries], [n for _, n in entries]
-        parts = [p.parts() for p in pieces if not isinstance(p.table, CellType) and not p.direct()]
+        parts = [p.parts() for p in pieces if not isinstance(p.table, CellType)]
         self.cells = [p.table for p in pieces if isinstance(p.table, CellType)]
         self.views = [view for views, _ in parts for view in views]
         self.fetches = [fetch for _, fetches in parts for fetch in fetches]
         self.then = list(self._now())
 
     def _now(self) -> Iterator[Any]:
-        return chain(*self.views, map(_contents, self.cells), map(getitem, self.tables, self.names),
-                     *map(_call, self.fetches), _END)
+        return chain(*self.views, map(_contents, self.cells), *map(_call, self.fetches), _END)
 
     def same(self) -> bool:
         """Is everything as it was?"""
@@ -520,10 +421,6 @@ class Notes:
         self.opened: set[str] = set()               # names of objects of which code may read others
         self.bare: dict[int, Any] = {}              # these objects and their classes
         self.texts: set[str] = set()                # that may be in the names that are computed
-        self.imports = False                        # may it import what it does not spell out?
-        self.asks = False                           # may it ask whether there is a name?
-        self.constants: set[Any] = set()            # whole numbers and texts that it has
-        self.late: list[Any] = []                   # functions and objects that were found while the step ran
         self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
         self.reads: set[str] = set()                # the names that are read, and not only appended to
         self._clear()
@@ -534,10 +431,6 @@ class Notes:
         self.pieces: list[Piece] = []
         # a tensor, and at first its array, requires_grad, node and version
         self.tensors: dict[int, tuple[Any, Any, bool, Any, int]] = {}
-        self.classes: dict[type, tuple] = {}        # of the user's, and their bases
-        self.large: set[int] = set()                # containers and arrays that are not compared whole
-        self.codes: set[CodeType] = set()           # those that were read
-        self.soft = False                           # are the pieces that are noted now soft?
         self.functions: list[FunctionType] = []     # of the user's
         self.objects: list[Any] = []                # of classes of the user's
         for table in watched:
@@ -549,21 +442,17 @@ class Notes:
         """Finds everything from the roots: (object, what it is called)."""
         self.roots = roots
         count: Any = None
-        while count != (now := self.extent()):      # code found late may name what was found early
+        # code found late may name what was found early
+        while count != (now := (len(self.names), len(self.inward), len(self.opened), len(self.bare), len(self.texts),
+                                 self.wide)):
             count = now
             self._clear()
             for value, text in roots:
                 self.visit(value, text)
 
-    def extent(self) -> tuple:
-        """How much the code found so far names."""
-        return (len(self.names), len(self.inward), len(self.opened), len(self.bare), len(self.texts),
-                len(self.constants), self.wide, self.asks, self.imports)
-
     def add(self, table: Any, names: Iterable[Any] | None, owner: str, counted: bool = False) -> Piece:
         """Notes a table."""
         self.pieces.append(Piece(table, names, owner, counted))
-        self.pieces[-1].soft = self.soft
         return self.pieces[-1]
 
     def carries(self, table: Any) -> None:
@@ -571,9 +460,8 @@ class Notes:
         self.pieces = [p for p in self.pieces if p.table is not table]
 
     def missing(self, table: Any, text: str, counted: bool = False) -> None:
-        """Notes which of the names that the code knows a `__dict__` has."""
-        self.pieces.append(Missing(table, frozenset(self.names), text, counted))
-        self.pieces[-1].soft = self.soft
+        """Notes that a `__dict__` has no entry of other names that the code knows."""
+        self.pieces.append(Missing(table, [n for n in self.names if n not in table], text, counted))
 
     def tensor(self, t: Any) -> None:
         """Notes a tensor: its memory, whether it requires gradients, its hooks."""
@@ -594,23 +482,33 @@ class Notes:
         if kind in ATOMS:
             if kind is str and len(value) > 1 and (self.wide or self.inward or self.opened):
                 self.texts.add(value)               # getattr(self, self.mode)
-            if kind is str and self.imports and value in sys.modules:
-                self.add(sys.modules, (value,), "the module")
-                self.visit(sys.modules[value], value)
             return
         if self.opened:
             self._opens(value, text)
         if id(value) in self.seen:
             return
-        if self.soft and isinstance(value, (FunctionType, MethodType, ModuleType, type, Iterator)):
-            return
         self.seen[id(value)] = value
         if isinstance(value, Variable):
             self.tensor(value)
-            if own_class(kind):
-                self.object(value, text)
-            elif hasattr(value, "__dict__") and (self.asks or value.__dict__):
-                self._attributes(value.__dict__, text, self.reads_all_of(value))
+            if getattr(value, "__dict__", None):
+                self._attributes(value.__dict__, text)
+        elif kind is FunctionType:
+            self._function(value)
+        elif kind is MethodType:
+            self.visit(value.__func__, text)
+            self.visit(value.__self__, text)
+        elif kind is BuiltinMethodType:
+            self.visit(value.__self__, text)
+        elif isinstance(value, (partial, functools.partialmethod)):
+            for part in (value.func, value.args, value.keywords):
+                self.visit(part, text)
+        elif isinstance(value, property):
+            self.visit(value.fget, text)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self.visit(value.__func__, text)
+        elif kind in (attrgetter, methodcaller):
+            made = value.__reduce__()
+            self.names.update(*[n.split(".") for n in (*made[1], *getattr(made[0], "args", ())) if isinstance(n, str)])
         elif hasattr(kind, "_noted"):
             self.objects.append(value)
             value._noted(self, text)
@@ -618,12 +516,8 @@ class Notes:
             self._container(value, text)
             if own_class(kind):
                 self.object(value, text)
-            if isinstance(value, defaultdict):
-                self._told_by(value, ("default_factory",), text)
         elif isinstance(value, _DRAWING):
             self.drawing.append((value, text, _state(value)))
-            if not self.names.isdisjoint(_STATES):
-                self.add(Still(value, partial(_state, value)), ("state",), text)
         elif isinstance(value, ModuleType):
             self._module(value, value.__name__)
         elif isinstance(value, type):
@@ -632,34 +526,8 @@ class Notes:
         elif isinstance(value, Iterator) and not (own_class(kind) or hasattr(kind, "write")):
             raise RuntimeError(f"[capture] {text} is an iterator, which a replay would not advance; call next() "
                                "outside the captured function, and pass what it gives as an argument")
-        elif not (self._called(value, text) or self._told(value, text)):
+        elif not self._told(value, text):
             self._others(value, text)
-
-    def _called(self, value: Any, text: str) -> bool:
-        """Notes what is called: functions, methods and what wraps them. False for all else."""
-        kind: Any = type(value)
-        if kind is FunctionType:
-            self._function(value)
-        elif kind is CodeType:
-            self._reads(value, {})
-        elif kind is MethodType:
-            self.visit(value.__func__, text)
-            self.visit(value.__self__, text)
-        elif kind in (BuiltinMethodType, MethodWrapperType):
-            self.visit(value.__self__, text)
-        elif isinstance(value, (partial, functools.partialmethod)):
-            self._told_by(value, ("func", "args", "keywords"), text)
-            self._attributes(value.__dict__, text)
-        elif isinstance(value, property):
-            self.visit(value.fget, text)
-        elif isinstance(value, (staticmethod, classmethod)):
-            self.visit(value.__func__, text)
-        elif kind in (attrgetter, methodcaller):
-            made = value.__reduce__()
-            self.names.update(*[n.split(".") for n in (*made[1], *getattr(made[0], "args", ())) if isinstance(n, str)])
-        else:
-            return False
-        return True
 
     def _opens(self, value: Any, text: str) -> None:
         """Keeps an object that has one of the names of which code computes names; is it one that may give such objects
@@ -675,25 +543,24 @@ class Notes:
         """Notes what says itself what is in it, at a replay again. False for all else."""
         kind: Any = type(value)
         say: Callable[[], Any] | None = None
-        if isinstance(value, ref):                  # a piece keeps what it compares: only whether the object is there
+        if kind is ref:                             # a piece keeps what it compares: only whether the object is there
             say, count = lambda: value() is None, len(self.objects)
             self.visit(value(), text)
             del self.objects[count:]
         elif kind is ContextVar:
-            say = partial(_context, value)
+            say = partial(value.get, None)
             self.visit(say(), text)
+        elif kind is _CACHED:
+            say = partial(lambda of: of.cache_info().currsize, value)
+            self.visit(value.__wrapped__, text)
         elif kind.__module__ in ("queue", "_queue", "threading", "_thread"):
             say = getattr(value, next((n for n in ("qsize", "is_set", "locked") if hasattr(kind, n)), ""), None)
             self.object(value, text)
-        elif hasattr(kind, "getvalue"):
-            say = value.getvalue if "getvalue" in self.names else None
         elif isinstance(value, np.ndarray):
             if value.nbytes <= _BYTES:
-                say = partial(_array, value)
+                say = value.tobytes
                 for item in value.flat if value.dtype.hasobject else ():
                     self.visit(item, text)
-            else:
-                self.large.add(id(_owner(value)))
             if own_class(kind):
                 self.object(value, text)
         else:
@@ -701,7 +568,6 @@ class Notes:
                 say = partial(bytes, value) if memoryview(value).nbytes <= _BYTES else None
             except TypeError:
                 return False
-            self._inside(value, text)
         if say is not None:
             self.add(Still(value, say), ("content",), text)
         return True
@@ -711,69 +577,32 @@ class Notes:
         kind: Any = type(value)
         if "__wrapped__" in getattr(value, "__dict__", ()):
             self.visit(value.__wrapped__, text)
-            if kind is _CACHED:
-                self._inside(value, text)
-        elif isinstance(value, (UserDict, UserList, UserString, ChainMap)):
-            self._container(vars(value), text)
-            self.object(value, text)
         elif isinstance(value, (Mapping, WeakSet)) and not own_class(kind):
             self._container(value, text)
         elif kind.__module__.startswith("minigrad.distributions"):
             self._container(vars(value), text)
-        elif kind.__module__.startswith(("minigrad.core", "minigrad.devices", "minigrad.ops")):
-            pass
-        elif own_class(kind) or hasattr(value, "__dict__") or any(map(inspect.isfunction, vars(kind).values())):
+        elif not kind.__module__.startswith("minigrad.") and kind.__module__ != "builtins":
             self.object(value, text)
-        elif kind.__module__ != "builtins" or isinstance(value, (KeysView, ValuesView, ItemsView)):
-            self._inside(value, text)
-
-    def _inside(self, value: Any, text: str) -> None:
-        """Notes what an object that is written in C refers to (a view of a dict: the dict)."""
-        self.add(Still(value, lambda: tuple(gc.get_referents(value))), ("content",), text)
-        for inner in gc.get_referents(value):
-            if not isinstance(inner, (type, ModuleType)):
-                self.visit(inner, text)
-
-    def copied(self, value: Any) -> None:
-        """Notes that the step copies a list or an array: then all of it is compared, however large it is."""
-        if isinstance(value, np.ndarray) and id(_owner(value)) in self.large:
-            self.add(Still(value, partial(_array, value)), ("content",), "an array")
-        elif isinstance(value, (list, deque)) and id(value) in self.large:
-            self.add(value, None, "a list")
-
-    def _told_by(self, value: Any, names: Iterable[str], text: str) -> None:
-        """Notes attributes that are not in a `__dict__`; those that are made when they are read are not compared."""
-        table = Attributes(value)
-        found = [n for n in names if equal(table.get(n, _MISSING), table.get(n, _MISSING))]
-        if found:
-            self.add(table, found, text)
-        for n in names:
-            self.visit(table.get(n, None), f"{text}.{n}")
 
     def _module(self, value: Any, name: str) -> None:
         table = _OWN_NAMES.__get__(value)
-        kind: Any = type(value)
         if name == "random":
             self.visit(value._inst, name)
         elif name == "numpy.random":
             self.visit(value.mtrand._rand, name)
         elif name == "os" and not self.names.isdisjoint(("environ", "getenv")):
             self.visit(value.environ._data, "os.environ")
-        if kind is not ModuleType and own_class(kind):
-            self.members(kind)
-        if _own_module(table):
+        if not foreign(getattr(value, "__file__", None)):
             self._attributes(table, name, id(value) in self.bare)
             self.visit(table.get("__getattr__"), name)
             return
-        if self.asks:
-            self.missing(table, name)
         named = [n for n in table if n in self.names and n != "modules"]
         inner = [n for n in named if isinstance(table[n], ModuleType)]
         entries = [n for n in named if n not in inner]                  # functions may be replaced
         if entries:
             self.add(table, entries, name)
         for n in named if not name.startswith("minigrad") else inner:
-            if n in inner or type(table[n]) in (list, dict, type):
+            if n in inner or type(table[n]) in (list, dict):
                 self.visit(table[n], f"{name}.{n}")
 
     def _function(self, function: FunctionType) -> None:
@@ -798,60 +627,38 @@ class Notes:
             return
         self.functions.append(function)
         self._attributes(function.__dict__, function.__qualname__)
-        self._spoken_of(function, function.__qualname__)
-        self._reads(code, function.__globals__)
-        defaults = function.__defaults__ or ()
-        names = code.co_varnames[code.co_argcount - len(defaults):code.co_argcount]
-        self.visit(function.__kwdefaults__, code.co_name)
-        for n, default in zip(names, defaults, strict=True):
-            self.visit(default, n)
-
-    def _reads(self, code: CodeType, there: dict[str, Any]) -> None:
-        """Notes what a code names, and its globals; they are in `there`."""
         found = _code(code)
-        self.codes |= found.inside
         self.names |= found.attributes
         self.stores.update(found.stores)
         self.reads |= found.reads
-        self.constants |= found.constants
-        self.asks |= found.asks
         if code.co_name not in _ASIDE:
             self.wide |= found.wide or found.inward and code not in self.methods
             self.opened |= found.opened
             self.texts |= {t for t in found.texts if len(t) > 1}
         elif code.co_name.startswith("__getattr"):          # what it gives is found by no name
             self.wide |= bool(self.opened)
-        known: Iterable[str] = found.globals
-        if "globals" in found.globals:
-            known = {*self.names, *filter(self._made, there)}
-        for table, named in ((vars(sys.modules["builtins"]), [n for n in known if n not in there]), (there, [*known])):
+        there, known = function.__globals__, list(self.names if "globals" in found.globals else found.globals)
+        for table, named in ((vars(sys.modules["builtins"]), [n for n in known if n not in there]), (there, known)):
             if named:                       # globals that are not there yet, too: one may hide a builtin
                 self.add(table, named, "the global" if table is there else "the builtin")
-        modules = [n for name in found.imports for n in (name, f"{there.get('__package__')}.{name}")]
-        if not _IMPORTING.isdisjoint(found.attributes) or {"sys", "modules"} <= found.attributes:
-            self.imports = True
-            modules += [*found.texts, *[n for n in self.names if n in sys.modules], there.get("__name__", "")]
-        if modules:
-            self.add(sys.modules, modules, "the module")
+        modules = [*found.imports]
+        if not _IMPORTING.isdisjoint(found.attributes):
+            modules += [*self.names, function.__module__]
         for n, value in [*[(n, there.get(n)) for n in known], *[(n, sys.modules.get(n)) for n in modules]]:
             self.visit(value, n)
-
-    def _spoken_of(self, value: Any, text: str) -> None:
-        """Notes the name, the text and the like of a function or a class, where code names them."""
-        named = self.names.intersection(_SPOKEN)
-        if named:
-            self._told_by(value, named, text)
+        defaults = function.__defaults__ or ()
+        names = code.co_varnames[code.co_argcount - len(defaults):code.co_argcount]
+        self.visit(function.__kwdefaults__, code.co_name)
+        for n, default in zip(names, defaults, strict=True):
+            self.visit(default, n)
 
     def _container(self, value: Any, text: str) -> None:
         if len(value) > _MANY:
-            self.large.add(id(value))
-            self.add(Still(value, partial(_picked, value, self.constants)), ("length",), text)
-            for item in _picked(value, self.constants):
-                self.visit(item, text)
+            self.add(Still(value, partial(len, value)), ("length",), text)
             return
         if not isinstance(value, (tuple, frozenset)):
             self.add(value, None, text)
-        for item in list(chain(value, value.values()) if isinstance(value, Mapping) else value):
+        for item in list(value.values() if isinstance(value, Mapping) else value):
             self.visit(item, text)
 
     def reads_all_of(self, value: Any) -> bool:
@@ -880,11 +687,8 @@ class Notes:
     def members(self, cls: type) -> None:
         """Notes the attributes of a class and its bases that code names, and looks into its methods."""
         whole = self.reads_all_of(cls)
-        base: Any
         for base in cls.__mro__:
             if not own_class(base):
-                if base.__flags__ & _HEAP and not base.__module__.startswith("minigrad."):
-                    self._attributes_of_class(base)
                 continue
             methods = [n for n, v in vars(base).items() if n not in _MAKERS and hasattr(v, "__get__")
                        and (n in self.names or n == "forward" or n.startswith("__") or whole and (
@@ -893,15 +697,10 @@ class Notes:
                      and not hasattr(v, "__get__")]
             if named or methods:
                 self.add(vars(base), [*named, *methods], base.__name__)
-            self.missing(vars(base), base.__name__)
-            self.classes[base] = base.__bases__
-            self._spoken_of(base, base.__name__)
-            self.names.update(vars(base).get("__match_args__", ()) if "__match_args__" in self.names else ())
-            if vars(base).get("_is_protocol"):      # isinstance asks for what it has
-                self.asks = True
-                self.names.update(n for n in vars(base) if n[:1] != "_")
-            if isinstance(base, ABCMeta):
-                self.add(Still(base, get_cache_token), ("registered classes",), base.__name__)
+            if whole:
+                self.add(Still(base, partial(len, vars(base))), ("length",), base.__name__)
+            if base is not cls.__mro__[-2]:         # it may get a name that hides one of its bases
+                self.missing(vars(base), base.__name__)
             for n in (*named, *methods):
                 value = vars(base)[n]
                 method: Any = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
@@ -921,15 +720,6 @@ class Notes:
             for found in below:
                 self.members(found)
 
-    def _attributes_of_class(self, cls: type) -> None:
-        """Notes the attributes of a class of another package that code names."""
-        named = [n for n in vars(cls) if n in self.names]
-        if named:
-            self.add(vars(cls), named, cls.__name__)
-        for n in named:
-            if not hasattr(vars(cls)[n], "__get__"):
-                self.visit(vars(cls)[n], f"{cls.__name__}.{n}")
-
     def _makers(self, cls: type) -> None:
         """Looks into what runs when code calls a class that it names."""
         for base in filter(own_class, cls.__mro__):
@@ -943,50 +733,17 @@ class Notes:
         """Notes the attributes of an object that code names, and looks into the methods of its class."""
         kind: Any = type(value)
         self.members(kind)
-        table, whole = getattr(value, "__dict__", None), self.reads_all_of(value)
-        if own_class(kind) or isinstance(table, dict):
+        if own_class(kind):
             self.objects.append(value)
+        table = getattr(value, "__dict__", None)
         if isinstance(table, dict):
-            self._attributes(table, text, whole)
-        told = [n for base in kind.__mro__ for n, v in vars(base).items()
-                if isinstance(v, _STORED) and n[:2] != "__" and (n in self.names or whole and own_class(base))]
-        if told:
-            self._told_by(value, told, text)
-
-    def reads_of(self, value: Any, names: Iterable[str], text: str) -> None:
-        """Notes what code of another package names of an object, while the step runs; without names, the object."""
-        self.soft, before = True, self.extent()
-        try:
-            self._reads_of(value, names, text, set())
-        finally:
-            self.soft = False
-        if before != self.extent():
-            self.late.append(value)
-
-    def add_soft(self, table: dict[str, Any], names: list[str], text: str) -> None:
-        """Notes globals of another package, with what is in those that are containers."""
-        self.soft = True
-        if names:
-            self.add(table, names, text)
-        for n in names:
-            self.visit(table[n], n)
-        self.soft = False
-
-    def _reads_of(self, value: Any, names: Iterable[str], text: str, done: set[int]) -> None:
-        """... and of objects of its kind that it refers to by these names."""
-        done.add(id(value))
-        table = vars(value) if isinstance(value, type) else getattr(value, "__dict__", {})
-        named = [n for n in names if n in table]
-        told = [n for n in names if isinstance(getattr(type(value), n, None), _STORED)]
-        if named:
-            self.add(table, named, text)
-        if told:
-            self._told_by(value, told, text)
-        for found in [table[n] for n in named] if names else [value]:
-            if id(found) not in done and not {*type(found).__mro__[:-1]}.isdisjoint(type(value).__mro__):
-                self._reads_of(found, names, text, done)
-            else:
-                self.visit(found, text)
+            self._attributes(table, text, self.reads_all_of(value))
+            return
+        slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names or self.reads_all_of(value)]
+        if slots:
+            self.add(Attributes(value), slots, text)
+            for n in slots:
+                self.visit(getattr(value, n, None), f"{text}.{n}")
 
     # ---- after the recording ----
 
@@ -1013,12 +770,6 @@ class Notes:
         for p in list(self.pieces):
             now, then = p.now(), p.then
             entries = [n for n in {**then, **now} if not equal(then.get(n, _MISSING), now.get(n, _MISSING))]
-            if entries and p.soft:
-                self.pieces.remove(p)
-                left = [n for n in then if n not in entries]
-                if p.names is not None and left:
-                    self.add(p.table, left, p.owner)
-                continue
             if entries and type(p) is Piece and isinstance(p.table, list) and entries[0] == len(then):
                 if any(used(v) for v in then.values()):
                     self._refuse(p, entries[0])
@@ -1058,21 +809,9 @@ class Notes:
         """What is compared before each replay, and what is compared after a change only."""
         tensors = [n[0] for n in self.tensors.values()]
         self.pieces += [TensorHooks(tensors, None, "hooks", counted=True), Defaults((), None, "default", counted=True)]
-        if self.functions:
-            self.pieces.append(Functions(self.functions, None, "functions"))
-        if self.classes:
-            self.pieces.append(Tensors([*self.classes], "__bases__", [*self.classes.values()], False))
-        for counted in (False, True):
-            objects = [v for v in self.objects if hasattr(type(v), "_noted") is counted]
-            held = [v for v in objects if type(getattr(v, "__dict__", None)) is dict]
-            self.pieces += [Tensors(found, slot, list(map(then, found)), counted) for found, slot, then in (
-                (objects, "__class__", type), (held, "__dict__", vars)) if found]
-        tensors = Variable.__subclasses__()
-        if self.asks:
-            for t in tensors:
-                self.missing(vars(t), t.__name__)
-        kinds: Any = {type(v) for v in self.objects if hasattr(type(v), "_noted")}
-        self.pieces += [p for p in [Methods([*kinds, *tensors], self.names, "methods")] if p.then]
+        self.pieces.append(Functions(self.functions, None, "functions"))
+        self.pieces += [Tensors(found, "__class__", list(map(type, found)), counted) for counted in (False, True)
+                        if (found := [v for v in self.objects if hasattr(type(v), "_noted") is counted])]
         self.add(vars(devices), ("default_name",), "minigrad.devices")
         return Compared([p for p in self.pieces if not p.counted]), Compared([p for p in self.pieces if p.counted])
 

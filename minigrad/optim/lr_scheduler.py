@@ -88,17 +88,13 @@ def _replayed(step: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
         global _within
         outermost, _within = not _within, True
-        recorder = mode.recorder
-        if recorder is not None:
-            recorder.aside = True
         try:
             step(self, *args, **kwargs)
         finally:
             _within = not outermost
-        if outermost and recorder is not None:
-            recorder.aside = False
-            recorder.before_replay.append(lambda: step(self, *args, **kwargs))
-            recorder.notes.carries(self.__dict__)
+        if outermost and mode.recorder is not None:
+            mode.recorder.before_replay.append(lambda: step(self, *args, **kwargs))
+            mode.recorder.notes.carries(self.__dict__)
     return wrapper
 
 
