@@ -11,6 +11,7 @@ connected to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
@@ -428,26 +429,32 @@ def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = No
             if name in given:
                 raise ValueError(f"[func.functional_call] {name!r} is in several of the dicts")
         given.update(one)
-    all_places = _places(module) if tie_weights or strict else {}
+    all_places = places_of(module) if tie_weights or strict else {}
     if tie_weights:
         given = _tied(all_places, given)
     if strict and set(given) != set(all_places):
         fail("func.functional_call", "with strict all parameters and buffers must be given, and no others",
              [f"missing {sorted(set(all_places) - set(given))}", f"unknown {sorted(set(given) - set(all_places))}"])
     places = {name: _place(module, name, value) for name, value in given.items()}
-    before = [(table, key, table.get(key, _NOTHING)) for table, key in places.values()]
-    unknown = [name for name, (_, _, old) in zip(given, before, strict=True) if old is _NOTHING]
+    unknown = [name for name, (table, key) in places.items() if key not in table]
     if unknown:
         warn(f"[func.functional_call] the module has no tensors {', '.join(sorted(unknown))}: they are attributes of "
              "it during this call")
-    try:
-        for name, value in given.items():
-            table, key = places[name]
-            table[key] = value
+    with swapped(given, places):
         out = module(*(() if args is None else args if isinstance(args, tuple) else (args,)), **(kwargs or {}))
         if isinstance(dicts, dict):                     # `self.steps = self.steps + 1` in forward changes what is given
             dicts.update({name: places[name][0][places[name][1]] for name in dicts})
         return out
+
+
+@contextmanager
+def swapped(given: dict[str, Tensor], places: dict[str, tuple[dict, str]]) -> Iterator[None]:
+    """A block in which other tensors stand in places of a module (see `places_of`), by name. KeyError for others."""
+    before = [(table, key, table.get(key, _NOTHING)) for table, key in [places[name] for name in given]]
+    try:
+        for (table, key, _), value in zip(before, given.values(), strict=True):
+            table[key] = value
+        yield
     finally:
         for table, key, value in before:
             table[key] = value
@@ -479,7 +486,7 @@ def _place(module: Any, name: str, value: Any) -> tuple[dict, str]:
     return (module._parameters if key not in table and isinstance(value, Parameter) else table), key
 
 
-def _places(module: Any) -> dict[str, tuple[dict, str]]:
+def places_of(module: Any) -> dict[str, tuple[dict, str]]:
     """Where each parameter and buffer of a module stands: (table, key), by its full name."""
     found: dict[str, tuple[dict, str]] = {}
     for prefix, part in module.named_modules(remove_duplicate=False):

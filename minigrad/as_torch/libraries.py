@@ -16,7 +16,7 @@ from ..autograd.function import Function
 from ..core.tensor import Tensor
 from ..distributions import Gamma
 from ..distributions.transforms import _Inverse
-from ..func import _places
+from ..func import places_of, swapped
 from ..nn import Linear, Module, ModuleList
 from ..nn import functional as F
 from ..nn.init import _fan
@@ -89,15 +89,8 @@ def default_restore_location(storage: Any, location: str) -> Any:
 def _reparametrize_module(module: Module, parameters_and_buffers: dict[str, Tensor], tie_weights: bool = False,
                           strict: bool = False, stack_weights: bool = False) -> Iterator[None]:
     """A block in which the module has other parameters and buffers. KeyError for names that it does not have."""
-    places = _places(module)
-    before = [(*places[name], places[name][0][places[name][1]]) for name in parameters_and_buffers]
-    try:
-        for (table, key, _), value in zip(before, parameters_and_buffers.values(), strict=True):
-            table[key] = value
+    with swapped(parameters_and_buffers, places_of(module)):
         yield
-    finally:
-        for table, key, value in before:
-            table[key] = value
 
 
 def _sample_dirichlet(input: Tensor, generator: Any = None) -> Tensor:

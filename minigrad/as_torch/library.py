@@ -11,7 +11,7 @@ from ..autograd import Function
 from ..core.modes import no_grad
 from ..devices import open_device
 from ..linalg import LinAlgError as _LinAlgError  # noqa: F401 (programs import it from here)
-from ..nn.module import _target
+from ..nn.module import target_of
 from .refused import refused
 
 _OPS: dict[str, CustomOpDef] = {}
@@ -81,7 +81,7 @@ def __getattr__(name: str) -> Any:
 def _parse_to(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
     """(device, dtype, non_blocking, memory_format) of the arguments of `Module.to`, None for what is not given."""
     flag = next((v for v in (*args, kwargs.get("non_blocking")) if isinstance(v, bool)), False)
-    device, dtype = _target(*args, **kwargs)
+    device, dtype = target_of(*args, **kwargs)
     return device if device is None else open_device(device), dtype, flag, kwargs.get("memory_format")
 
 

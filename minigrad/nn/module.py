@@ -108,7 +108,7 @@ def _is_dtype(value: Any) -> bool:
     return isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic | float | int))
 
 
-def _target(*args: Any, **kwargs: Any) -> tuple[Any, np.dtype | None]:
+def target_of(*args: Any, **kwargs: Any) -> tuple[Any, np.dtype | None]:
     """The device and the dtype that the arguments of `Module.to` name, each None if it stays."""
     left_out("Module.to", "memory_format", kwargs.pop("memory_format", None))
     names: tuple[str, ...] = ("device", "dtype", "non_blocking")
@@ -509,7 +509,7 @@ class Module(Hookable, Guarded):
 
         Moves all parameters and buffers; casts those that are floating point. Another dtype raises TypeError.
         """
-        device, dtype = _target(*args, **kwargs)
+        device, dtype = target_of(*args, **kwargs)
 
         def moved(t: Tensor) -> Tensor:
             return t.to(device=device, dtype=dtype if t.is_floating_point() else None)
