@@ -29,18 +29,20 @@ from .math import (
     add,
     eq,
     erfc,
-    gt,
     isnan,
+    le,
     lgamma,
     log,
     log1p,
     logical_and,
     logical_not,
+    logical_or,
     lt,
     mul,
     ne,
     neg,
     pow,
+    sqrt,
     sub,
     where,
     zeros_of,
@@ -259,9 +261,10 @@ multigammaln = mvlgamma
 def entr(input: Tensor) -> Tensor:
     """-input log(input), 0 at 0 and -inf below: the terms of an entropy. Integers and bools give the default float."""
     x = as_float(input)
-    inside = gt(x, 0)
-    found = where(inside, neg(mul(x, log(where(inside, x, 1.0)))), where(eq(x, 0), 0.0, -math.inf))
-    return where(isnan(x), x, found)
+    inside, empty = logical_not(le(x, 0)), eq(x, 0)
+    # At 0 as the root, whose value is 0 and whose slope is infinite too.
+    found = where(empty, sqrt(where(empty, x, 1.0)), neg(mul(x, log(where(inside, x, 1.0)))))
+    return where(lt(x, 0), -math.inf, found)
 
 
 @promoting
@@ -277,7 +280,7 @@ def xlog1py(input: Any, other: Any) -> Tensor:
     input, other = (as_float(v) if isinstance(v, Tensor) else v for v in (input, other))
     dtype = (input if isinstance(input, Tensor) else other).array.layout.dtype
     x, y = (v if isinstance(v, Tensor) else constant(v, dtype, given.array.layout.device) for v in (input, other))
-    no_log = logical_and(eq(x, 0), logical_not(isnan(y)))
+    no_log = logical_and(eq(x, 0), logical_or(le(y, -1), eq(y, math.inf)))
     return mul(x, log1p(where(no_log, 0.0, y)))
 
 

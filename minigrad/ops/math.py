@@ -100,7 +100,9 @@ def _half_where_equal(g: Tensor, a: Tensor, b: Tensor, below: Callable) -> Tenso
 
 
 def _power_rule(g: Tensor, input: Tensor, exponent: Tensor) -> Tensor:
-    return where(eq(exponent, 0), 0.0, mul(g, mul(exponent, pow(input, sub(exponent, 1)))))
+    # input^0 is constant, also where the formula is 0 inf. Elsewhere that stays: its derivative in `exponent` is not 0.
+    flat = logical_and(eq(exponent, 0), logical_not(isfinite(div(g.detach(), input.detach()))))
+    return where(flat, 0.0, mul(g, mul(exponent, pow(where(flat, 1.0, input), sub(exponent, 1)))))
 
 
 def _exponent_rule(g: Tensor, input: Tensor, exponent: Tensor, out: Tensor) -> Tensor:

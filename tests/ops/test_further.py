@@ -87,3 +87,24 @@ def test_unsafe_parts_may_be_changed_in_the_graph():
         first.mul_(second)
         first.sum().backward()
         assert x.grad.tolist() == [[4.0, 5.0], [2.0, 3.0], [0.0, 0.0]]
+
+
+def test_products_with_0_keep_their_slopes():
+    """0 times a logarithm or a power is 0; its derivatives are not, unless the other factor is no number."""
+    zero, five = mg.zeros((), dtype=mg.float64, requires_grad=True), mg.tensor(5.0, dtype=mg.float64, requires_grad=True)
+    for f, slope, mixed in (mg.special.xlog1py, math.log(6), 1 / 6), (mg.xlogy, math.log(5), 1 / 5), (lambda x, y: y**x, math.log(5), 1 / 5):
+        to_zero, to_five = mg.autograd.grad(f(zero, five), (zero, five), create_graph=True)
+        assert to_zero.item() == pytest.approx(slope) and to_five.item() == 0
+        assert mg.autograd.grad(to_zero, five, retain_graph=True)[0].item() == pytest.approx(mixed)
+        assert mg.autograd.grad(to_five, zero)[0].item() == pytest.approx(mixed)
+    for y in -1.0, -3.0, math.inf:
+        y = mg.tensor(y, dtype=mg.float64, requires_grad=True)
+        assert [g.item() for g in mg.autograd.grad(mg.special.xlog1py(zero, y), (zero, y))] == [0, 0]
+    for dtype in mg.float64, mg.float32, mg.float16, mg.bfloat16:
+        x = mg.tensor([0, 1e-40, -2, math.inf, math.nan], dtype=dtype, requires_grad=True)
+        p = mg.zeros(5, dtype=dtype, requires_grad=True)
+        to_x, = mg.autograd.grad((x**p).sum(), x, create_graph=True)
+        assert to_x.tolist() == [0] * 5
+        assert mg.autograd.grad(to_x[0], p)[0][0].item() == 0
+        x = mg.tensor([0.0, 1.0, -1.0], dtype=dtype, requires_grad=True)
+        assert mg.autograd.grad(mg.special.entr(x).sum(), x)[0].tolist() == [math.inf, -1, 0]
