@@ -164,8 +164,8 @@ def _operator(function: Any) -> Callable:
 
 
 def _reflected(function: Any) -> Callable:
-    if isinstance(function, Elementwise):
-        return function.reflected
+    if isinstance(function, Elementwise):               # 2 * x is x * 2: the node of x is the first of the product's
+        return function.call if function.commutes else function.reflected
 
     def operator(self: Tensor, other: Any) -> Any:
         return function(other, self) if is_operand(other) else NotImplemented
