@@ -32,6 +32,7 @@ _device, _dtype, _layout, _TensorOrTensors = device, np.dtype, type(None), Tenso
 Device, FileLike = Any, str | PathLike[str] | IO[bytes]
 DEFAULT_PROTOCOL = 2
 T_co = TypeVar("T_co", covariant=True)
+_collate_fn_t, _worker_init_fn_t = Callable[[list[Any]], Any], Callable[[int], None]
 _calculate_correct_fan = _fan
 
 

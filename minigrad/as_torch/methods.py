@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.function import FunctionCtx
+from ..autograd.function import Function, FunctionCtx
 from ..core.hooks import RemovableHandle
 from ..core.out import check_target
 from ..core.tensor import Size, Tensor
@@ -236,7 +236,19 @@ def _after(self: Size, other: Any) -> Any:
 
 _OF_SIZES: dict[str, Any] = {name: _giving_sizes(name) for name in ("__getitem__", "__add__", "__mul__", "__rmul__")}
 _OF_SIZES["__radd__"] = _after
-_SHOWN = Size.__repr__
+_SHOWN, _ALONE = Size.__repr__, Function.__init__
+
+
+def _instance(self: Any, *args: Any, **named: Any) -> None:
+    """Old programs write `Square().apply(x)`. An instance holds nothing, but `apply` is a method of its class."""
+    warn(f"[{type(self).__name__}] a Function needs no instance; call {type(self).__name__}.apply(...)",
+         DeprecationWarning)
+
+
+def _called(self: Any, *args: Any, **named: Any) -> None:
+    """RuntimeError: the oldest programs call an instance, whose `forward` is no static method."""
+    raise RuntimeError(f"[{type(self).__name__}] Legacy autograd function: call {type(self).__name__}.apply(...), with "
+                       "a static forward")
 
 
 def put_on() -> None:
@@ -251,6 +263,7 @@ def put_on() -> None:
     for name, value in _OF_MODULES.items():
         setattr(Module, name, value)
     FunctionCtx.saved_variables = FunctionCtx.saved_tensors         # type: ignore[attr-defined]
+    Function.__init__, Function.__call__ = _instance, _called       # type: ignore[attr-defined,method-assign]
     for name, value in _OF_SIZES.items():
         setattr(Size, name, value)
     Size.__repr__ = lambda self: f"torch.{_SHOWN(self)}"            # type: ignore[method-assign]
@@ -273,4 +286,5 @@ def take_off() -> None:
         if name in Module.__dict__:
             delattr(Module, name)
     if hasattr(FunctionCtx, "saved_variables"):
-        del FunctionCtx.saved_variables
+        del FunctionCtx.saved_variables, Function.__call__          # type: ignore[attr-defined]
+    Function.__init__ = _ALONE                                      # type: ignore[method-assign]

@@ -13,7 +13,7 @@ _OPTIM = ".as_torch.small ParamsT params_t required"
 _STATE = ".as_torch.libraries StateDict"
 _COPIED = ".as_torch.optimizer"
 _DATA = ".as_torch.small DistributedSampler default_collate"
-_KIND = ".as_torch.libraries T_co _DatasetKind"
+_KIND = ".as_torch.libraries T_co _DatasetKind _collate_fn_t _worker_init_fn_t"
 MODULES: dict[str, tuple[str, ...]] = {
     "torch": (".as_torch.top", "", ".as_torch.jit ScriptFunction ScriptModule", ".as_torch.aten", ".nn.functional",
               ".as_torch.switches"),

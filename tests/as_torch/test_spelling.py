@@ -110,6 +110,10 @@ def test_names_that_pytorch_has_in_several_places(door):
     w = door.ones(2, requires_grad=True)
     Twice.apply(w).sum().backward()
     assert w.grad.tolist() == [2, 2]
+    with pytest.warns(DeprecationWarning, match="needs no instance"):
+        assert Twice().apply(w).tolist() == [1, 1] and isinstance(Twice(1, scale=2), door.autograd.Function)
+        with pytest.raises(RuntimeError, match="Legacy autograd function"):
+            Twice()(w)
     assert door.arange(3).apply_(lambda v: v * 2).tolist() == [0, 2, 4]
     assert isinstance(door.nn.utils.skip_init(door.nn.Linear, 2, 3), nn.Linear)
     from torch.utils.hooks import RemovableHandle
