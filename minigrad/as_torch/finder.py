@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.messages import NoAttribute
 from . import methods
-from .names import EMPTY, MODULES, REFUSED, REFUSED_NAMES
+from .names import BEHIND, EMPTY, MODULES, REFUSED, REFUSED_NAMES
 from .refused import refused
 
 _ROOT = __package__.partition(".")[0]
@@ -40,8 +40,8 @@ class Door(ModuleType):
     def __find(self, name: str) -> Any:
         if name == "__all__":                           # for `from torch.nn import *`
             return [n for n in self.__dir__() if not n.startswith("_")]
-        if f"{self.__name__}.{name}" in MODULES:
-            return import_module(f"{self.__name__}.{name}")
+        if (full := f"{self.__name__}.{name}") in MODULES and full not in BEHIND:
+            return import_module(full)
         if name.startswith("__") and name != "__version__":
             return _NOTHING
         for source in self.__sources:
@@ -50,8 +50,13 @@ class Door(ModuleType):
             if value is not _NOTHING:
                 own = isinstance(value, ModuleType) and value.__name__.startswith(_ROOT + ".")
                 return import_module("torch" + value.__name__.removeprefix(_ROOT)) if own else value
-        reason = self.__reason or REFUSED_NAMES.get(f"{self.__name__}.{name}")
-        return refused(f"{self.__name__}.{name}", reason) if reason else _NOTHING
+        reason = self.__reason or REFUSED_NAMES.get(full)
+        return refused(full, reason) if reason else _NOTHING
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What the import system sets after it has loaded a module; a function in front of it stays."""
+        if not (isinstance(value, Door) and value.__name__ in BEHIND):
+            super().__setattr__(name, value)
 
     @property
     def __dict__(self) -> dict[str, Any]:               # type: ignore[override]
@@ -74,13 +79,6 @@ class Door(ModuleType):
         return sorted(found | _OWN_NAMES.__get__(self).keys())
 
 
-class _Gradcheck(Door):
-    """A module and the function of the same name: programs import from one and call the other."""
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        return self.gradcheck(*args, **named)
-
-
 class Finder:
     """Finds `torch` and its modules, and loads them: both sides of the import system in one."""
 
@@ -97,7 +95,7 @@ class Finder:
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """An empty module; its names come when they are asked for."""
         sources, reason = _entry(spec.name) or ((), "")
-        return (_Gradcheck if spec.name == "torch.autograd.gradcheck" else Door)(spec.name, sources, reason)
+        return Door(spec.name, sources, reason)
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing: see `Door`."""

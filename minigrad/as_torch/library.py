@@ -3,6 +3,7 @@ cannot be registered or loaded: what registers them goes on, as on a machine whe
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from inspect import signature
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -71,6 +72,8 @@ def __getattr__(name: str) -> Any:
     annotations."""
     if name in _SPACES:
         return _SPACES[name]
+    if name == "ops":                                   # of torch._ops
+        return import_module("torch.ops")
     if name.startswith("_jit_") or name == "_get_tracing_state":
         return _log_api_usage_once                      # None: nothing is traced, and fuses or profiles
     if name[:1].isupper():

@@ -23,6 +23,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.__config__": (".as_torch.switches parallel_info show",),
     "torch._jit_internal": (".as_torch.libraries Dict List Optional Tuple _overload boolean_dispatch", ".as_torch.jit"),
     "torch._VF": (".as_torch.aten", ""),
+    "torch._lowrank": ("",),
+    "torch._ops": (".as_torch.library",),
+    "torch._vmap_internals": (".func",),
     "torch._dynamo": (".as_torch.jit",),
     "torch._dynamo.*": (".as_torch.jit",),
     "torch._dynamo.eval_frame": (".as_torch.jit",),
@@ -38,9 +41,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.autograd": (".autograd", ".as_torch.switches is_multithreading_enabled set_multithreading_enabled"),
     "torch.autograd.grad_mode": (".autograd", "", ".as_torch.switches set_multithreading_enabled"),
     "torch.autograd.forward_ad": (),
-    "torch.autograd.gradcheck": (".autograd",),
     "torch.autograd.function": (".as_torch.libraries InplaceFunction", ".autograd.function", ".autograd"),
-    "torch.autograd.variable": (".autograd",),
+    **{f"torch.autograd.{name}": (".autograd",) for name in ("anomaly_mode", "gradcheck", "variable")},
+    "torch.autograd.profiler_util": (".autograd.profiler",),
     "torch.backends": (".as_torch.backends",),
     "torch.backends.cpu": (".as_torch.backends.libraries get_cpu_capability",),
     "torch.backends.cuda": (".as_torch.backends.cuda",),
@@ -55,10 +58,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.cuda": (".as_torch.cuda", ".cuda"),
     "torch.cuda.amp": (".as_torch.cuda_amp",),
     "torch.cuda.amp.*": (".as_torch.cuda_amp",),
-    "torch.cuda.memory": (".as_torch.cuda", ".cuda"),
+    **{f"torch.cuda.{name}": (".as_torch.cuda", ".cuda") for name in ("memory", "random", "streams")},
     "torch.cuda.nvtx": (".as_torch.libraries mark range range_pop range_push",),
     "torch.cuda.jiterator": (),
-    "torch.cuda.random": (".as_torch.cuda", ".cuda"),
     "torch.distributed": (".as_torch.distributed", ".distributed"),
     "torch.distributions": (".distributions", ".as_torch.exp_family ExponentialFamily"),
     **{f"torch.distributions.{name}": (".distributions", ".as_torch.exp_family ExponentialFamily") for name in (
@@ -109,7 +111,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.nn.parallel.scatter_gather": (),
     "torch.nn.parameter": (".nn", ".as_torch.nn_utils is_lazy"),
     "torch.nn.utils": (".as_torch.nn_utils", ".nn.utils"),
-    "torch.nn.utils.clip_grad": (".as_torch.nn_utils", ".nn.utils"),
+    **{f"torch.nn.utils.{name}": (".as_torch.nn_utils", ".nn.utils") for name in (
+        "clip_grad", "spectral_norm", "weight_norm")},
     "torch.nn.utils.stateless": (".as_torch.libraries _reparametrize_module", ".func"),
     "torch.onnx": (".as_torch.small is_in_onnx_export register_custom_op_symbolic",),
     "torch.onnx.symbolic_helper": (".as_torch.small parse_args",),
@@ -118,12 +121,13 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.optim": (".optim",),
     **{f"torch.optim.{name}": (_OPTIM, _STATE, _COPIED, ".optim") for name in (
         "adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "lbfgs", "nadam", "optimizer", "radam", "rmsprop",
-        "rprop", "sgd", "sparse_adam")},
+        "rprop", "sgd", "sparse_adam", "_adafactor", "_muon")},
     "torch.optim._multi_tensor": (".optim",),
     "torch.optim.lr_scheduler": (".as_torch.small _LRScheduler", ".optim.lr_scheduler"),
     "torch.overrides": (".as_torch.small handle_torch_function has_torch_function has_torch_function_unary"
                         " has_torch_function_variadic is_tensor_like",),
     "torch.profiler": (".as_torch.profiler", ".autograd.profiler"),
+    "torch.profiler.profiler": (".as_torch.profiler",),
     "torch.quantization": (),
     "torch.quasirandom": (),
     "torch.random": (".as_torch.top", ""),
@@ -145,13 +149,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.utils.hooks": (".core.hooks",),
     "torch.utils.data": (_DATA, ".data"),
     **{f"torch.utils.data.{name}": (_DATA, _KIND, ".data") for name in (
-        "_utils", "_utils.collate", "dataloader", "dataset", "distributed", "sampler")},
+        "_utils", "_utils.collate", "_utils.worker", "dataloader", "dataset", "distributed", "sampler")},
     "torch.utils.model_zoo": (),
     "torch.utils.tensorboard": (".as_torch.tensorboard",),
     "torch.utils.tensorboard.writer": (".as_torch.tensorboard",),
     "torch.version": (".as_torch.small __version__ cuda debug git_version hip xpu",),
     "torch.xpu": (".as_torch.mps",),
 }
+
+# modules with a function of their own name: `torch.autograd.gradcheck` is the function, as in PyTorch
+BEHIND = {"torch.autograd.gradcheck", "torch.nn.utils.spectral_norm", "torch.nn.utils.weight_norm"}
 
 _PARALLEL = "minigrad has no parallel copies of a module; nn.parallel.DistributedDataParallel has processes"
 _NO_STORAGE = "memory has no objects of its own; `data_ptr()`, `nbytes` and `numpy()` tell of it"

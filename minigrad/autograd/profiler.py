@@ -87,10 +87,11 @@ class profile:
     """Profiles its `with` block, as `torch.autograd.profiler.profile` does; `study.profile` shows more.
 
     Shapes, operations, memory, modules and the user's lines (`with_stack`) are always noted, and launches on CUDA are
-    timed too; the lines are in the file of `export_chrome_trace`. `use_kineto` chooses one of PyTorch's
-    implementations, and has no effect. NotImplementedError for `use_cpu=False` and for the options `use_cuda`,
-    `use_device`, `experimental_config`, `acc_events`, `custom_trace_id_callback`, `post_processing_timeout_s` and
-    `activity_filters`, unless they are False or None. A profile can be entered once: RuntimeError.
+    timed too; the lines are in the file of `export_chrome_trace`. `use_cuda` and `use_device` ask for no more than
+    that, and `use_kineto` chooses one of PyTorch's implementations: they have no effect. NotImplementedError for
+    `use_cpu=False` and for the options `experimental_config`, `acc_events`, `custom_trace_id_callback`,
+    `post_processing_timeout_s` and `activity_filters`, unless they are False or None. A profile can be entered once:
+    RuntimeError.
 
     >>> with autograd.profiler.profile() as prof:
     ...     model(x).sum().backward()
@@ -102,8 +103,8 @@ class profile:
                  with_stack: bool = False, with_modules: bool = False, use_kineto: bool = False, use_cpu: bool = True,
                  experimental_config: Any = None, acc_events: bool = False, custom_trace_id_callback: Any = None,
                  post_processing_timeout_s: float | None = None, activity_filters: Any = None) -> None:
-        refused = {"use_cuda": use_cuda, "use_device": use_device, "experimental_config": experimental_config,
-                   "acc_events": acc_events, "custom_trace_id_callback": custom_trace_id_callback,
+        refused = {"experimental_config": experimental_config, "acc_events": acc_events,
+                   "custom_trace_id_callback": custom_trace_id_callback,
                    "post_processing_timeout_s": post_processing_timeout_s, "activity_filters": activity_filters}
         for name, value in refused.items():
             left_out("profiler.profile", name, value)

@@ -147,6 +147,13 @@ def test_a_module_and_the_function_of_its_name(door):
     from torch.autograd.gradcheck import gradcheck
     x = mg.ones(2, dtype=mg.float64, requires_grad=True)
     assert door.autograd.gradcheck(mg.sin, (x,)) and gradcheck(mg.sin, (x,))
+    import torch.nn.utils.spectral_norm
+    from torch.nn.utils.spectral_norm import remove_spectral_norm, spectral_norm
+    from torch.nn.utils.weight_norm import weight_norm
+    assert door.autograd.gradcheck is gradcheck and door.nn.utils.weight_norm is weight_norm
+    assert torch.nn.utils.spectral_norm is spectral_norm and remove_spectral_norm(spectral_norm(door.nn.Linear(2, 3))).weight.shape == (3, 2)
+    from torch._ops import ops
+    assert ops is door.ops
 
 
 def test_hooks_of_modules_by_their_old_names(door):
