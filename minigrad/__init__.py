@@ -15,8 +15,9 @@ from .amp import autocast, get_autocast_dtype, is_autocast_enabled
 from .core.capture import capture
 from .core.display import set_printoptions
 from .core.half import finfo
+from .core.inference import inference_mode
 from .core.messages import NoAttribute as _NoAttribute
-from .core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from .core.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .core.op import op
 from .core.shape import default_float as get_default_dtype
 from .core.shape import set_default_float as set_default_dtype

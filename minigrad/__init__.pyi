@@ -36,9 +36,9 @@ from .amp import is_autocast_enabled as is_autocast_enabled
 from .core.capture import capture as capture
 from .core.display import set_printoptions as set_printoptions
 from .core.half import finfo as finfo
+from .core.inference import inference_mode as inference_mode
 from .core.methods import Operand
 from .core.modes import enable_grad as enable_grad
-from .core.modes import inference_mode as inference_mode
 from .core.modes import is_grad_enabled as is_grad_enabled
 from .core.modes import no_grad as no_grad
 from .core.modes import set_grad_enabled as set_grad_enabled

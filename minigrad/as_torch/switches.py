@@ -11,6 +11,7 @@ from .. import amp
 from ..autograd import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
 from ..autograd import is_anomaly_enabled as is_anomaly_enabled
 from ..autograd import set_detect_anomaly
+from ..core.modes import mode
 from ..core.tensor import Tensor
 
 sym_float, sym_int, sym_max, sym_min, sym_sum = float, int, max, min, sum
@@ -40,8 +41,12 @@ def is_warn_always_enabled() -> bool:
 
 
 is_deterministic_algorithms_warn_only_enabled = is_warn_always_enabled
-is_inference_mode_enabled = is_warn_always_enabled      # tensors made in such a block are as others
 is_multithreading_enabled = is_warn_always_enabled
+
+
+def is_inference_mode_enabled() -> bool:
+    """Is this thread inside `inference_mode`? Tensors made there are as others."""
+    return bool(mode.inference)
 
 
 def set_multithreading_enabled(mode: bool) -> Any:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core import engine
+from ..core.inference import inference_mode
 from ..core.messages import NoAttribute as _NoAttribute
-from ..core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from ..core.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..ops.join import stack

@@ -1,6 +1,6 @@
 """The modes of a thread: is recording on, is a capture active, which kernels are used. Read `shape.py` first.
 
-`mode` holds the switches; `no_grad`, `enable_grad`, `inference_mode` and `set_grad_enabled` set recording.
+`mode` holds the switches; `no_grad`, `enable_grad` and `set_grad_enabled` set recording.
 """
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Mode(local):
     """Switches of a thread. `fused`, `kernels` and `changes` belong to the whole process: they are set on the class."""
 
     grad = True                 # operations are recorded
+    inference = False           # inside `inference_mode`
     autocast: Any = None        # where autocast is on: pairs (type of device, dtype of products); None: nowhere
     recompute = False           # a checkpointed block is being run again
     streams: Any = None         # random streams of a loader's sample, which take the place of the default generators
@@ -69,19 +70,20 @@ class _Switch:
     """Switches recording on or off inside a `with` block or a decorated function; `enabled` says which. A decorated
     generator or coroutine function runs with it while its body runs; between the steps the caller's holds."""
 
-    enabled = False
-    before: tuple = ()          # what recording was before each `with` block that is open, the innermost first
+    enabled: Any = False
+    switch: Callable[[Any], Any] = staticmethod(set_recording)
+    before: tuple = ()          # what `switch` returned before each `with` block that is open, the innermost first
 
     def __new__(cls, function: Callable | None = None) -> Self:
         self = super().__new__(cls)
         return self if function is None else self(function)     # type: ignore[return-value]
 
     def __enter__(self) -> None:
-        self.before = set_recording(self.enabled), self.before
+        self.before = self.switch(self.enabled), self.before
 
     def __exit__(self, *_: object) -> None:
         before, self.before = self.before
-        set_recording(before)
+        self.switch(before)
 
     def __call__(self, function: Function) -> Function:
         name = type(self).__name__
@@ -90,8 +92,8 @@ class _Switch:
         if isinstance(function, type):
             warn(f"[{name}] decorates functions and methods: of the class {function.__name__} it covers the "
                  "construction only; decorate __init__ or the methods instead", FutureWarning)
-            return decorated(function, self.enabled, set_recording)       # type: ignore[return-value]
-        return wraps(function)(decorated(function, self.enabled, set_recording))          # type: ignore[return-value]
+            return decorated(function, self.enabled, self.switch)       # type: ignore[return-value]
+        return wraps(function)(decorated(function, self.enabled, self.switch))          # type: ignore[return-value]
 
 
 class no_grad(_Switch):
@@ -105,17 +107,6 @@ class enable_grad(_Switch):
     """Inside, ops are recorded, also within `no_grad`. `with enable_grad():`, `@enable_grad()` or `@enable_grad`."""
 
     enabled = True
-
-
-class inference_mode(_Switch):
-    """`no_grad` by another name: tensors made inside may be used outside too. `inference_mode(False)` records."""
-
-    def __new__(cls, mode: bool | Callable | None = None) -> Self:
-        if not isinstance(mode, bool):
-            return super().__new__(cls, mode)
-        self = super().__new__(cls)
-        self.enabled = not mode
-        return self
 
 
 class set_grad_enabled(_Switch):

@@ -14,7 +14,7 @@ from ..ops.creation import full
 from ..ops.join import cat as joined
 from ..ops.join import stack as stacked
 from ..ops.linalg import eigvalsh
-from ..ops.math import eq, ge, gt, le, logical_and, lt
+from ..ops.math import eq, ge, gt, le, logical_and, lt, where
 
 
 class Constraint:
@@ -69,7 +69,8 @@ def _symmetric(value: Tensor) -> Tensor:
 
 
 def _definite(value: Tensor, test: Callable[[Any, Any], Tensor] = gt) -> Tensor:
-    return logical_and(_symmetric(value), test(eigvalsh(value), 0).all(-1))
+    even = _symmetric(value)                            # False of a matrix that is not finite, which has no eigenvalues
+    return logical_and(even, test(eigvalsh(where(even[..., None, None], value, 0.0)), 0).all(-1))
 
 
 class _Bounded(Constraint):

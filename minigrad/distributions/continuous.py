@@ -17,6 +17,7 @@ from ..ops.linalg import cholesky, solve_triangular
 from ..ops.math import (
     atan2,
     digamma,
+    eq,
     erf,
     erfc,
     erfinv,
@@ -229,7 +230,8 @@ class Gumbel(_LocScale):
 
     def icdf(self, value: Tensor) -> Tensor:
         """loc - scale log(-log(p))"""
-        return self.loc - self.scale * log(-log(value))
+        none = eq(value, 0)             # there -log(-log(p)) has no slope; log(p) has its limits
+        return self.loc + self.scale * where(none, log(value), -log(0 - log(where(none, 0.5, value))))
 
 
 class Uniform(Parametric):

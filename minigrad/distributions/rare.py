@@ -243,10 +243,13 @@ class ContinuousBernoulli(Binary):
                  validate_args: bool | None = None) -> None:
         super().__init__(probs, logits, validate_args)
 
+    def _small(self) -> Tensor:
+        """Where h = t / 2 is small."""
+        return lt(abs(self.logits), 0.6 if self.logits.dtype.itemsize < 8 else 0.06)
+
     def _by_size(self, near: Any, far: Any) -> Tensor:
         """near(h^2) for small h = t / 2, else far(|h|)"""
-        h = 0.5 * self.logits
-        small = lt(abs(h), 0.3 if h.dtype.itemsize < 8 else 0.03)
+        h, small = 0.5 * self.logits, self._small()
         return where(small, near(where(small, h, 0.0) ** 2), far(where(small, 1.0, abs(h))))
 
     def log_normalizer(self) -> Tensor:
@@ -271,8 +274,12 @@ class ContinuousBernoulli(Binary):
         return self.icdf(uniform_like(self._extended_shape(sample_shape), self._param))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """t x - A(t)"""
-        return self.logits * self._checked(value) - self.log_normalizer()
+        """t x - A(t). Of a large t only |t| times the distance to the likelier end is left."""
+        x, t = self._checked(value), self.logits
+        small, far = self._small(), where(gt(t, 0), 1 - x, x)
+        rest = self._by_size(lambda s: s * (s * (1 / 180 - s / 2835) - 1 / 6),
+                             lambda h: log(2 * h) - log1p(-exp(-2 * h)))
+        return rest + where(small, where(small, t, 0.0) * (x - 0.5), -abs(t) * far)
 
     def _mirrored(self, value: Tensor, near: Any, far: Any) -> Tensor:
         """far(value, t), or near(value, t) for small t. For t > 0 it is 1 minus that of 1 - value and -t, so that no
@@ -296,4 +303,5 @@ class ContinuousBernoulli(Binary):
 
     def entropy(self) -> Tensor:
         """A(t) - t A'(t)"""
-        return self.log_normalizer() - self.logits * self.mean
+        return self._by_size(lambda s: s * (s * (1 / 60 - s / 567) - 1 / 6), lambda h: 1 - 2 * h * exp(
+            -2 * h) / -expm1(-2 * h) - log(2 * h) + log1p(-exp(-2 * h)))

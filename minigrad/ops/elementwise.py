@@ -47,6 +47,12 @@ def is_operand(*values: Any) -> bool:
     return all([is_number(v) or isinstance(v, (Tensor, np.ndarray)) for v in values])
 
 
+def _not_all_numbers(inputs: tuple) -> tuple:
+    """The inputs, the first a tensor where they are two numbers: `div(7, 2)` has no dimensions."""
+    two = len(inputs) == 2 and is_number(inputs[0]) and is_number(inputs[1])
+    return (functions.as_tensor(inputs[0]), inputs[1]) if two else inputs
+
+
 class Elementwise(Primitive):
     """`out[i] = function(a[i], b[i], ...)` with broadcasting. What one of them is, is data:
 
@@ -115,7 +121,9 @@ class Elementwise(Primitive):
                 return self.into(out, *inputs)
         result = self.call(*inputs)
         if result is NotImplemented:
-            self.refuse(inputs)
+            result = self.call(*_not_all_numbers(inputs))
+            if result is NotImplemented:
+                self.refuse(inputs)
         return result if out is None else into(self, out, result)
 
     def keywords(self) -> list[str]:
@@ -124,6 +132,7 @@ class Elementwise(Primitive):
 
     def _optional(self, inputs: tuple, named: dict[str, Any]) -> Any:
         """What options mean: other inputs, or the result; in half precision the result, rounded once."""
+        inputs = _not_all_numbers(inputs)
         dtype = half_result(inputs)
         if dtype is not None:
             return in_float32(self, dtype, *inputs, **named)

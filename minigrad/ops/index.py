@@ -21,7 +21,7 @@ from ..core.inplace import change, check, involved, overwrite
 from ..core.modes import mode, no_grad
 from ..core.op import Primitive
 from ..core.out import can_cast, check_kind, writes
-from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
+from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor, bump, new_tensor
 from ..core.warning import warn
 from ..devices.memory import Layout, alloc, layout
@@ -202,6 +202,10 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     `index` names: out[index[i]] += alpha * source[i] for `dim` 0. `source` has `input`'s dtype, and its shape but for
     `dim`, where it has the size of `index`. RuntimeError if an index is not in [0, n)."""
     x, at, rows, a = index_rows("index_add", input, dim, index, source)
+    if isinstance(alpha, float) and not is_float(input.array.layout.dtype):
+        if not alpha.is_integer():
+            fail("index_add", "alpha must be a whole number for integer tensors", alpha, "convert them with .float()")
+        alpha = int(alpha)
     out = index_add_op(x, at, rows if alpha == 1 else mul(rows, alpha), axis=a, ndims=1)
     return through(as_reshaped, out, input.array.layout.shape)
 

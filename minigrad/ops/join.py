@@ -19,7 +19,7 @@ from ..core.messages import not_a_tensor
 from ..core.modes import mode, paused
 from ..core.op import Primitive, same_device
 from ..core.out import writes
-from ..core.shape import axis_of, fail, promote
+from ..core.shape import INT64, axis_of, fail, promote
 from ..core.tape import Node
 from ..core.tensor import Tensor, new_tensor
 from ..devices import memory
@@ -385,6 +385,9 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tenso
     a = existing_axis(dim, x.ndim, "tensor_split")
     n = x.shape[a]
     if isinstance(indices_or_sections, Tensor):
+        at = indices_or_sections.array.layout
+        if at.dtype != INT64 or at.ndim > 1:
+            fail("tensor_split", "indices_or_sections must be an int64 number or vector", at)
         indices_or_sections = indices_or_sections.tolist()
     if isinstance(indices_or_sections, int):
         if indices_or_sections < 1:

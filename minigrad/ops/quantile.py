@@ -304,9 +304,6 @@ def searchsorted(sorted_sequence: Tensor, input: Any, *, out_int32: bool = False
         if sorter.array.layout.shape != have.shape or sorter.array.layout.dtype != INT64:
             fail("searchsorted", "sorter must be int64 indices like the sequence", [have, sorter.array.layout])
         sorted_sequence = sorted_sequence.gather(-1, sorter)
-    elif input.array.layout.dtype != have.dtype and input.array.layout.ndim and is_float(have.dtype) != is_float(
-            input.array.layout.dtype):
-        fail("searchsorted", "the sequence and the input must have one dtype", [have, input.array.layout])
     found = _search(sorted_sequence.detach(), input.detach(), right=builtins.bool(right) or side == "right")
     return cast(found, _INT32) if out_int32 else found
 
@@ -443,6 +440,8 @@ def _edges(op: str, x: Tensor, bins: Any, range: Sequence[float] | None) -> Tens
     if isinstance(bins, Tensor):
         if bins.array.layout.ndim != 1 or bins.array.layout.dtype != x.array.layout.dtype:
             fail(op, "edges must be a vector of the input's dtype", [x.array.layout, bins.array.layout])
+        if not bins.array.layout.size:
+            fail(op, "needs at least one edge", bins.array.layout)
         return bins
     if operator.index(bins) < 1:
         fail(op, "the number of bins must be positive", bins)

@@ -385,6 +385,8 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     """The integers 0 .. n - 1 in random order, as a vector; int64 without `dtype`."""
     to = layout_for((n,), INT64 if dtype is None else dtype, device, "randperm")
     must_fit("randperm", max(n - 1, 0), to.dtype)
+    if is_float(to.dtype) and n - 1 > 2 / float(finfo(to.dtype).eps):
+        fail("randperm", f"{to.dtype} does not hold each number below n", n, "use a wider dtype")
     bits, out = _bits(to, generator), alloc(layout(to.device, INT64, to.shape))
     to.device.host.call(_order, out.np, bits.array.np)
     return _finish(out if to.dtype == INT64 else cast_array(out, to.dtype), requires_grad)

@@ -191,6 +191,8 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Val
     """
     have = input.array.layout
     a, k = axis_of(dim, have.ndim, "kthvalue"), operator.index(k)
+    if have.ndim and not have.shape[a]:
+        fail("kthvalue", f"dimension {a} must not be empty", have, kind=IndexError)
     if not 1 <= k <= (have.shape[a] if have.ndim else 1):
         fail("kthvalue", "k must lie between 1 and the size of dim", [have, f"k {k}", f"dim {dim}"])
     order = _argsort(_vector(input), dim=a, descending=False)

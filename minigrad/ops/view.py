@@ -234,8 +234,8 @@ def _ravel(x: Layout) -> Plan:
 
 
 def ravel(input: Tensor) -> Tensor:
-    """All elements in row-major order in one dimension: a view where the strides allow it, else a copy."""
-    return through(_ravel, input)
+    """All elements in row-major order in one dimension, contiguous: a view of a contiguous tensor, else a copy."""
+    return contiguous(through(_ravel, input))
 
 
 @planner

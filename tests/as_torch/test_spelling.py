@@ -594,7 +594,18 @@ def test_what_tensors_and_modules_say_of_themselves(door):
     assert x.clone().polygamma_(1).equal(x.polygamma(1)) and x.conj_physical_() is x and x.real is x
     net = nn.LSTM(2, 3)
     assert [w is p for w, p in zip(net._flat_weights, net.parameters(), strict=True)] == [True] * 4 and nn.InstanceNorm2d(2)._get_no_batch_dim() == 3
-    assert not door.is_inference_mode_enabled() and not door.autograd.is_multithreading_enabled() and door._C.has_lapack
+    with door.inference_mode():
+        assert door.is_inference_mode_enabled() and not door.is_grad_enabled()
+        with door.inference_mode(False):
+            assert not door.is_inference_mode_enabled() and door.is_grad_enabled()
+        with door.enable_grad():
+            assert door.is_inference_mode_enabled() and door.is_grad_enabled()
+
+    @door.inference_mode()
+    def steps():
+        yield door.is_inference_mode_enabled()
+    assert next(steps()) and not door.is_inference_mode_enabled()
+    assert not door.autograd.is_multithreading_enabled() and door._C.has_lapack
     assert door.backends.cuda.preferred_linalg_library() == "default"
     with door.backends.mkldnn.flags(enabled=False):
         pass

@@ -382,6 +382,15 @@ def test_a_continuous_bernoulli_keeps_its_digits_near_one_half(dtype):
         np.testing.assert_allclose(array(got), want, rtol=tol, atol=tol)
     (slope,) = mg.autograd.grad(d.mean.sum(), t)
     np.testing.assert_allclose(array(slope), m[2] - m[1]**2, rtol=30 * tol)
+    level = np.log(total) + np.maximum(wide[:, 0], 0)
+    for x in (0.0, 0.3, 1.0):
+        found = d.log_prob(mg.full_like(t, x).detach())
+        np.testing.assert_allclose(array(found), wide[:, 0] * x - level, rtol=tol, atol=tol)
+        (slope,) = mg.autograd.grad(found.sum(), t)
+        np.testing.assert_allclose(array(slope), x - m[1], rtol=tol, atol=tol)
+    np.testing.assert_allclose(array(d.entropy()), level - wide[:, 0] * m[1], rtol=tol, atol=tol)
+    (slope,) = mg.autograd.grad(d.entropy().sum(), t)
+    np.testing.assert_allclose(array(slope), -wide[:, 0] * (m[2] - m[1]**2), rtol=30 * tol, atol=tol)
     for p in (0.2, 0.7):
         x = d.icdf(mg.full_like(t, p).detach())
         np.testing.assert_allclose(array(d.cdf(x)), p, rtol=tol * 10)
@@ -391,6 +400,30 @@ def test_a_continuous_bernoulli_keeps_its_digits_near_one_half(dtype):
         moment = (np.exp(wide * inner - np.maximum(wide, 0)) * inner) @ weights / 2 * array(x)
         want = -(moment / total - part / total * m[1]) / np.exp(array(d.log_prob(x)).astype(np.float64))
         np.testing.assert_allclose(array(slope), want, rtol=2e-3 if dtype == "float32" else 1e-8, atol=1e-6 if dtype == "float32" else 1e-12)
+
+
+def test_a_continuous_bernoulli_of_large_logits_keeps_what_is_left():
+    """The density at the likelier end is |t|, the entropy 1 - log|t|: differences of numbers as large as t."""
+    t = mg.tensor([1e4, -1e4, 1e38, -1e38], requires_grad=True)
+    d, end = D.ContinuousBernoulli(logits=t), mg.tensor([1.0, 0.0, 1.0, 0.0])
+    for found, want in ((d.log_prob(end), np.log(np.abs(array(t)))), (d.entropy(), 1 - np.log(np.abs(array(t))))):
+        np.testing.assert_allclose(array(found), want, rtol=1e-6)
+        np.testing.assert_allclose(np.abs(array(mg.autograd.grad(found.sum(), t)[0])), 1 / np.abs(array(t)), rtol=1e-6)
+
+
+def test_a_quantile_of_gumbel_has_its_limits_at_both_ends():
+    p = mg.tensor([0.0, 1.0, 0.5], requires_grad=True)
+    found = D.Gumbel(0.0, 1.0).icdf(p)
+    assert found[:2].tolist() == [-math.inf, math.inf]
+    np.testing.assert_allclose(array(mg.autograd.grad(found.sum(), p)[0]), [math.inf, math.inf, 2 / math.log(2)], rtol=1e-6)
+
+
+def test_what_is_not_finite_is_not_positive_definite():
+    good, bad = mg.eye(3), mg.full((3, 3), math.nan)
+    for kind in (D.constraints.positive_definite, D.constraints.positive_semidefinite):
+        assert kind.check(mg.stack([good, bad, good * math.inf, good.where(good > 0, math.inf)])).tolist() == [True, False, False, False]
+    with pytest.raises(ValueError, match="constraint PositiveDefinite"):
+        D.MultivariateNormal(mg.zeros(3), bad)
 
 
 def test_correlations_follow_the_density():

@@ -111,3 +111,13 @@ def test_second_call_in_place_with_a_number_is_like_the_first(name, number, dtyp
         with contextlib.suppress(RuntimeError, TypeError, NotImplementedError):
             getattr(start.clone(), name)(other)
     assert tried(start.clone(), 1) == first
+
+
+def test_two_numbers_give_a_tensor_without_dimensions():
+    for found, want in ((mg.add(2.0, 3.0), 5.0), (mg.div(3, 2), 1.5), (mg.mul(2, 3), 6), (mg.sub(5, 1, alpha=2), 3),
+                        (mg.div(-7, 2, rounding_mode="trunc"), -3), (mg.div(-7, 2, rounding_mode="floor"), -4), (mg.add(True, True), True)):
+        assert found.shape == () and found.item() == want and type(found.item()) is type(want)
+    with pytest.raises(TypeError, match="at least one a tensor"):
+        mg.add("2", 3)
+    with pytest.raises(TypeError, match="at least one a tensor"):
+        mg.exp(2.0)

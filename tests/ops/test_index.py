@@ -150,3 +150,10 @@ def test_an_index_without_elements_has_any_shape():
     for wrong, error in ((lambda: x.scatter(2, none, 5.0), IndexError), (lambda: x.scatter(0, none, mg.ones(0, dtype=mg.float64)), RuntimeError)):
         with pytest.raises(error, match=r"\[scatter\]"):
             wrong()
+
+
+def test_slices_are_added_to_integers_a_whole_number_of_times():
+    x, at, one = mg.zeros(3, 2, dtype=mg.uint8), mg.tensor([1, 1]), mg.ones(2, 2, dtype=mg.uint8)
+    assert x.index_add(0, at, one, alpha=2.0).tolist() == [[0, 0], [4, 4], [0, 0]] == x.clone().index_add_(0, at, one, alpha=2.0).tolist()
+    with pytest.raises(RuntimeError, match=r"\[index_add\] alpha must be a whole number"):
+        x.index_add(0, at, one, alpha=2.5)

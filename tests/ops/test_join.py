@@ -26,3 +26,10 @@ def test_split_size_by_name():
 
 def test_only_empty_vectors_are_joined_along_any_dim():
     assert mg.cat([mg.empty(0), mg.empty(0)], dim=1).shape == (0,)
+
+
+@pytest.mark.parametrize("at", [mg.tensor(1.1), mg.ones(2, 2, dtype=mg.int64), mg.tensor([1.0, 2.0]), mg.tensor(True)])
+def test_a_tensor_of_places_to_split_at_is_a_vector_of_int64(at):
+    with pytest.raises(RuntimeError, match="int64 number or vector"):
+        mg.arange(4).tensor_split(at)
+    assert [len(t) for t in mg.arange(4).tensor_split(mg.tensor([1, 3]))] == [1, 2, 1]

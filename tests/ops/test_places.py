@@ -35,6 +35,9 @@ def test_shapes_in_place():
     x[0, 0] = 9
     assert x.resize_(2, 2).tolist() == [[9, 1], [2, 3]] and x.resize_((6,))[:4].tolist() == [9, 1, 2, 3]
     assert x.resize_as_(mg.zeros(1, 2)).tolist() == [[9, 1]]
+    turned = mg.arange(6).reshape(2, 3).t()
+    for same in (turned.resize_(3, 2), turned.resize_as_(turned)):
+        assert same is turned and turned.stride() == (1, 3)
 
 
 def test_set_shares_memory():
@@ -95,6 +98,7 @@ def test_nonzero_static_is_nonzero():
     (lambda: (mg.ones(2, 2, requires_grad=True) * 1).unbind(0)[0].unsqueeze_(0), RuntimeError, "multiple views"),
     (lambda: (mg.ones(2, requires_grad=True) * 1).resize_(1, 2), RuntimeError, "in a graph"),
     (lambda: mg.ones(2).set_(mg.ones(2, dtype=mg.float64)), RuntimeError, "dtype"),
+    (lambda: (mg.ones(2, requires_grad=True) * 1).resize_(2), RuntimeError, "in a graph"),
     (lambda: mg.ones(2).resize_(2, memory_format="x"), NotImplementedError, "memory_format"),
     (lambda: mg.ones(2).masked_scatter(mg.tensor([True, True]), mg.ones(0)), RuntimeError, "each True"),
     (lambda: mg.nonzero_static(mg.ones(2), size=-1), RuntimeError, "negative"),

@@ -46,6 +46,8 @@ def test_searchsorted_and_bucketize():
     assert mg.bucketize(mg.tensor([0, 3, 9]), edges, out_int32=True).dtype == mg.int32
     shuffled, sorter = mg.tensor([5, 1, 3]), mg.tensor([1, 2, 0])
     assert mg.searchsorted(shuffled, mg.tensor([4]), sorter=sorter).tolist() == [2]
+    assert mg.searchsorted(edges, mg.tensor([2.5, 3.5])).tolist() == [1, 2]             # compared by value, whatever the dtypes
+    assert mg.bucketize(mg.tensor([1, 2**24 + 1]), mg.tensor([0.5, 2.0**24])).tolist() == [1, 2]
     assert mg.isin(mg.tensor([1, 2]), 2, invert=True).tolist() == [True, False]
 
 
@@ -74,6 +76,7 @@ def test_histograms_are_numpys():
     (lambda: mg.histc(mg.ones(2), 0), RuntimeError, "positive"),
     (lambda: mg.histogram(mg.ones(2), 3, range=(2, 1)), RuntimeError, "range"),
     (lambda: mg.histogramdd(mg.ones(2), 3), RuntimeError, "two dimensions"),
+    (lambda: mg.histogram(mg.ones(2), mg.ones(0)), RuntimeError, "at least one edge"),
     (lambda: mg.histogram(mg.ones(2), 3, weight=mg.ones(3)), RuntimeError, "shape"),
 ])
 def test_refusals(call, kind, text):

@@ -115,3 +115,13 @@ def test_what_is_no_seed_is_refused(seed):
     for call in (mg.manual_seed, mg.Generator().manual_seed):
         with pytest.raises(ValueError, match="whole number"):
             call(seed)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(mg.float16, 2**11 + 1), (mg.float32, 2**24 + 1)])
+def test_a_permutation_needs_a_dtype_that_holds_its_numbers(dtype, most):
+    if most < 10_000:
+        assert sorted(mg.randperm(most, dtype=dtype).tolist()) == list(range(most))
+        with pytest.raises(RuntimeError, match="does not hold each number below n"):
+            mg.randperm(most + 1, out=mg.empty(0, dtype=dtype))
+    with pytest.raises(RuntimeError, match="does not hold each number below n"):
+        mg.randperm(most + 1, dtype=dtype)

@@ -16,3 +16,8 @@ def test_indices_that_were_returned_may_be_written_to(pick):
     indices.numpy()[...] = 1 << 60
     got, = autograd.grad(values.sum(), x)
     assert got.tolist() == want.tolist()
+
+
+def test_an_empty_dimension_has_no_kth_value():
+    with pytest.raises(IndexError, match="must not be empty"):
+        mg.zeros(2, 0, 4).kthvalue(1, dim=1)

@@ -43,3 +43,9 @@ def test_h_is_the_transpose_of_a_matrix(shape):
     assert mg.ones(2, 3).H.shape == (3, 2) and mg.ones(()).H.shape == ()
     with pytest.raises(RuntimeError, match="dimensions"):
         _ = mg.ones(shape).H
+
+
+def test_ravel_is_contiguous():
+    x = mg.arange(12).reshape(4, 3)
+    assert x[:, 0].ravel().is_contiguous() and x[:, 0].ravel().tolist() == [0, 3, 6, 9]
+    assert x.ravel().data_ptr() == x.data_ptr() and x.t().ravel().tolist() == x.t().reshape(-1).tolist()
