@@ -558,7 +558,7 @@ static void outer(void *context, int64_t begin, int64_t end) {
 /* The general case. The paths are chosen by time alone, measured on AVX-512 with 2 MiB of second-level cache. a is
  * packed when it is read many times (n) and does not stay near, because it is large or its steps along k are long. b is
  * packed when whole-vector loads would straddle cache lines or come from far, and there are enough rows to pay for it.
- * Packed tiles of a take at most 2 MiB. */
+ * Packed tiles of a take at most 4 MiB, which come from the last cache as fast as they are used: b is packed once. */
 static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars,
                    int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
   block x = {.ars = ars, .acs = acs, .brs = brs, .bcs = bcs, .crs = crs};
@@ -574,7 +574,7 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
   int64_t tallest = x.S == 2 ? GEMM_ROWS : x.S == 4 ? GEMM_WIDE_ROWS : 1;
   /* rows of an unpacked a that pass over a strip together */
   int64_t most = GEMM_ROWS * (bcs == 1 && !x.pack_b ? 8 : 32);
-  int64_t row_blocks = pack_a ? (m - 1) / (GEMM_ROWS * 256 / (int64_t)sizeof(T)) + 1 : 1,
+  int64_t row_blocks = pack_a ? (m - 1) / (GEMM_ROWS * 512 / (int64_t)sizeof(T)) + 1 : 1,
           block_rows = (m - 1) / row_blocks + 1;
   int64_t strips = (n - 1) / (x.S * VL) + 1;
   x.n = n;

@@ -18,9 +18,7 @@
  * The mean of a whole plane is one sum, and its gradient one number. In the order of the index the first of equal
  * elements wins, but the last NaN: of equal columns, the one from the upper row (for NaN from the lower).
  */
-#include "simd.h"
-
-#include "runtime.h"
+#include "loops.h"
 
 #define ELEMENTS_PER_THREAD 16384                      /* elements of x for a thread at a time */
 
@@ -307,18 +305,34 @@ void FN(max_pool_forward)(T *y, int64_t *index, const T *x, const int64_t *geome
   over_planes(&j, twos(&j.s) ? max_twos : max_planes);
 }
 
+/* Followers are told (mg_written) of planes [told, p] of gx, n elements each, unless the next one fits into the piece,
+ * too, and is one of [begin, end). Returns the next plane to tell of. Pieces of 2048: 1.2 of the time of 784 each. */
+INLINE int64_t told_of(const T *gx, int64_t told, int64_t p, int64_t n, int64_t end) {
+  if ((p + 2 - told) * n <= 1024 && p + 1 < end) return told;
+  mg_written(gx + told * n, (p + 1 - told) * n);
+  return p + 1;
+}
+
+/* No element is in two windows. */
+static int are_apart(const shapes *s) {
+  int apart = 1;
+  for (int d = 0; d < 3; d++) apart &= s->kernel[d] && s->dilation[d] * (s->kernel[d] - 1) < s->stride[d];
+  return apart;
+}
+
 static void max_back(void *context, int64_t begin, int64_t end) {
   const job *j = context;
-  int64_t in = volume(j->s.in), out = volume(j->s.out);
-  for (int64_t p = begin; p < end; p++) {
+  const int64_t in = volume(j->s.in), out = volume(j->s.out);
+  const int apart = are_apart(&j->s);                  /* then no sum is read back */
+  for (int64_t p = begin, told = begin; p < end; p++) {
     T *gx = j->y + p * in;
     memset(gx, 0, (size_t)in * sizeof(T));
-    for (int64_t o = 0; o < out; o++) {
-      const int64_t i = *(const volatile int64_t *)(j->from + p * out + o);
+    for (int64_t o = p * out; o < (p + 1) * out; o++) {
+      const int64_t i = *(const volatile int64_t *)(j->from + o);
       /* -1 without elements; and the caller has the indices too, and may have written to them */
-      if (i >= 0 && i < in) gx[i] += j->x[p * out + o];
+      if (i >= 0 && i < in) gx[i] = (apart ? 0 : gx[i]) + j->x[o];
     }
-    mg_written(gx, in);
+    told = told_of(j->y, told, p, in, end);
   }
 }
 
@@ -409,13 +423,14 @@ static void avg_back(void *context, int64_t begin, int64_t end) {
   table *t = tables(), *wide = t + 2;
   if (!line || !t) return;
   const double divisor = whole(&s, t);
+  int64_t told = begin;
   for (int64_t p = begin; divisor && p < end; p++) {
     const T share = *g++ / (T)divisor;
     T *gx = j->y + p * size;
     int64_t c = 0;
     for (; c + VL <= size; c += VL) vstore(gx + c, vset(share));
     vstore_n(gx + c, vset(share), (int)(size - c));
-    mg_written(gx, size);
+    told = told_of(j->y, told, p, size, end);
   }
   for (int64_t p = begin; !divisor && p < end; p++) {
     T *gx = j->y + p * size;
@@ -437,7 +452,7 @@ static void avg_back(void *context, int64_t begin, int64_t end) {
           if (c < width) vstore_n(to + c, vload_n(to + c, (int)(width - c)) + vload(line + c), (int)(width - c));
         }
       }
-    mg_written(gx, size);
+    told = told_of(j->y, told, p, size, end);
   }
 }
 
