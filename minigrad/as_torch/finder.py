@@ -50,6 +50,8 @@ class Door(ModuleType):
             if value is not _NOTHING:
                 own = isinstance(value, ModuleType) and value.__name__.startswith(_ROOT + ".")
                 return import_module("torch" + value.__name__.removeprefix(_ROOT)) if own else value
+        if name == "is_available" and self.__reason:
+            return bool                                 # bool() is False: `distributed.rpc.is_available()`
         reason = self.__reason or REFUSED_NAMES.get(full)
         return refused(full, reason) if reason else _NOTHING
 
@@ -80,13 +82,13 @@ class Door(ModuleType):
 
 
 class Finder:
-    """Finds `torch` and its modules, and loads them: both sides of the import system in one."""
+    """Finds `torch`, `functorch` and their modules, and loads them: both sides of the import system in one."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """The spec of a module of `torch`, None for other modules."""
         if name in EMPTY:
             return ModuleSpec(name, self)                           # type: ignore[arg-type]
-        if name != "torch" and not name.startswith("torch."):
+        if name.partition(".")[0] not in ("functorch", "torch"):
             return None
         if _entry(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}: minigrad has nothing in its place", name=name)

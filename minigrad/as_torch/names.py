@@ -15,6 +15,7 @@ _COPIED = ".as_torch.optimizer"
 _DATA = ".as_torch.small DistributedSampler default_collate"
 _KIND = ".as_torch.libraries T_co _DatasetKind _collate_fn_t _worker_init_fn_t"
 MODULES: dict[str, tuple[str, ...]] = {
+    "functorch": (".as_torch.functorch", ".func", ".as_torch.small __version__ functionalize"),
     "torch": (".as_torch.top", "", ".as_torch.jit ScriptFunction ScriptModule", ".as_torch.aten", ".nn.functional",
               ".as_torch.switches"),
     "torch._C": (".as_torch.subclass DisableTorchFunction DisableTorchFunctionSubclass"
@@ -136,6 +137,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.sparse": (".as_torch.sparse",),
     "torch.storage": (),
     "torch.testing": (".as_torch.testing",),
+    "torch.testing._comparison": (".as_torch.testing",),
     "torch.torch_version": (".as_torch.version",),
     "torch.types": (".as_torch.types", ".as_torch.libraries Device FileLike Number _TensorOrTensors _bool _device"
                     " _dtype _float _int _layout _size", ""),

@@ -15,6 +15,17 @@ __all__ = ["assert_allclose", "assert_close", "make_tensor"]
 _TOLERANCES = {"float16": (1e-3, 1e-5), "bfloat16": (1.6e-2, 1e-5), "float32": (1.3e-6, 1e-5), "float64": (1e-7, 1e-7)}
 
 
+def get_tolerances(*inputs: Any, rtol: float | None, atol: float | None) -> tuple[float, float]:
+    """(rtol, atol), if both are given; else PyTorch's for the dtypes or tensors, the widest. ValueError for one."""
+    if rtol is not None and atol is not None:
+        return rtol, atol
+    if (rtol is None) != (atol is None):
+        raise ValueError("[assert_close] rtol and atol must both be given or both be left out")
+    dtypes = [x.dtype if isinstance(x, Tensor) else np.dtype(x) for x in inputs]
+    known = [_TOLERANCES.get(dtype.name, (0.0, 0.0)) for dtype in dtypes]
+    return max(r for r, _ in known), max(a for _, a in known)
+
+
 def assert_close(actual: Any, expected: Any, *, allow_subclasses: bool = True, rtol: float | None = None,
                  atol: float | None = None, equal_nan: bool = False, check_device: bool = True,
                  check_dtype: bool = True, check_layout: bool = True, check_stride: bool = False,
@@ -22,8 +33,7 @@ def assert_close(actual: Any, expected: Any, *, allow_subclasses: bool = True, r
     """AssertionError unless |actual - expected| <= atol + rtol |expected| everywhere, for tensors, arrays and numbers
     of one shape, dtype and device, also in sequences and mappings. Without rtol and atol, they are PyTorch's for the
     dtype, the wider of two."""
-    if (rtol is None) != (atol is None):
-        raise ValueError("[assert_close] rtol and atol must both be given or both be left out")
+    get_tolerances("float32", rtol=rtol, atol=atol)
     same: dict[str, Any] = {"rtol": rtol, "atol": atol, "equal_nan": equal_nan, "check_device": check_device,
             "check_dtype": check_dtype, "msg": msg}
     if isinstance(actual, Mapping) and isinstance(expected, Mapping):
@@ -54,11 +64,9 @@ def _difference(actual: Any, expected: Any, rtol: float | None, atol: float | No
             return f"The dtypes differ: {a.dtype} and {b.dtype}"
         if check_device and a.device is not b.device:
             return f"The devices differ: {a.device} and {b.device}"
-    if rtol is None:
-        rtol = max(_TOLERANCES.get(t.dtype.name, (0.0, 0.0))[0] for t in (a, b))
-        atol = max(_TOLERANCES.get(t.dtype.name, (0.0, 0.0))[1] for t in (a, b))
+    rtol, atol = get_tolerances(a, b, rtol=rtol, atol=atol)
     x, y = (t.cpu().numpy().astype(np.float64) if t.dtype.kind in "fV" else t.cpu().numpy() for t in (a, b))
-    close = np.isclose(x, y, rtol=rtol, atol=atol or 0.0, equal_nan=equal_nan)
+    close = np.isclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan)
     if close.all():
         return ""
     apart = np.abs(np.subtract(x, y, dtype=np.float64))[~close]

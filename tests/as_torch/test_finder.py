@@ -9,7 +9,7 @@ import pytest
 from support import run_python
 
 import minigrad as mg
-from minigrad import as_torch
+from minigrad import as_torch, nn
 from minigrad.as_torch.names import MODULES, REFUSED
 from minigrad.as_torch.types import TensorType
 
@@ -154,6 +154,35 @@ def test_a_module_and_the_function_of_its_name(door):
     assert torch.nn.utils.spectral_norm is spectral_norm and remove_spectral_norm(spectral_norm(door.nn.Linear(2, 3))).weight.shape == (3, 2)
     from torch._ops import ops
     assert ops is door.ops
+
+
+def test_what_a_program_asks_before_it_uses_a_package(door):
+    import torch.distributed.rpc as rpc
+    assert rpc.is_available() is False and door.distributed.is_available() in (False, True)
+    with pytest.raises(NotImplementedError, match="rpc.init_rpc"):
+        rpc.init_rpc("worker")
+
+
+def test_functorch(door):
+    import functorch
+    net = nn.Sequential(nn.Linear(2, 3), nn.Tanh())
+    x = mg.ones(4, 2)
+    f, params = functorch.make_functional(net)
+    assert (f(params, x) == net(x)).all() and not list(f.parameters()) and f.param_names == ("0.weight", "0.bias")
+    assert params[0] is not net[0].weight and functorch.vmap is door.func.vmap
+    g = functorch.grad(lambda p: f(p, x).sum())(params)
+    assert [t.shape for t in g] == [(3, 2), (3,)] and net[0].weight.grad is None
+    assert not functorch.make_functional(net, disable_autograd_tracking=True)[1][0].requires_grad
+    nets = [nn.BatchNorm1d(2).eval() for _ in range(3)]
+    nets[1].running_mean += 1
+    with pytest.raises(RuntimeError, match="buffers .*running_mean"):
+        functorch.make_functional(nets[0])
+    f, params, buffers = functorch.combine_state_for_ensemble(nets)
+    assert params[0].shape == (3, 2) and params[0].requires_grad and params[0].is_leaf and buffers[2].shape == (3,)
+    both = functorch.vmap(f, in_dims=(0, 0, None))(params, buffers, x)
+    assert all((y == n(x)).all() for y, n in zip(both, nets, strict=True))
+    with pytest.raises(RuntimeError, match="one class"):
+        functorch.combine_state_for_ensemble([*nets, nn.ReLU()])
 
 
 def test_hooks_of_modules_by_their_old_names(door):

@@ -422,6 +422,8 @@ def test_pdist_is_among_the_functions(door):
 def test_assert_close(door):
     close = door.testing.assert_close
     close(door.ones(2), door.ones(2) + 1e-7)
+    from torch.testing._comparison import get_tolerances
+    assert get_tolerances(door.ones(2), door.float16, rtol=None, atol=None) == (1e-3, 1e-5) and get_tolerances(rtol=0.1, atol=0) == (0.1, 0)
     close({"a": [door.ones(2), 1.0]}, {"a": [door.ones(2), 1.0]})
     close(np.ones(2), [1.0, 1.0])
     close(door.tensor([float("nan")]), door.tensor([float("nan")]), equal_nan=True)
