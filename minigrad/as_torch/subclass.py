@@ -30,11 +30,20 @@ def _make_subclass(cls: type[Tensor], data: Tensor, require_grad: bool = False, 
     return made.requires_grad_(require_grad)            # type: ignore[attr-defined]
 
 
+def _new_tensor(cls: type[Tensor], *data: Any, **named: Any) -> Any:
+    """A tensor of a class whose `__init__` need not call Tensor's: PyTorch's makes it here. What PyTorch would
+    refuse is left to `__init__`."""
+    made: Any = object.__new__(cls)
+    if not named and (len(data) == 1 or all(isinstance(n, int) for n in data)):
+        _INIT[Tensor](made, *data)
+    return made
+
+
 def _new_parameter(cls: type[Parameter], data: Any = None, requires_grad: bool = True, *args: Any,
                    **named: Any) -> Any:
     """A parameter of a class whose `__init__` need not call Parameter's: PyTorch's makes it here."""
     made: Any = object.__new__(cls)
-    if isinstance(data, Tensor) and cls.__init__ is not Parameter.__init__:
+    if isinstance(data, Tensor) and (cls.__init__, cls.__new__) != (Parameter.__init__, Parameter.__new__):
         Parameter.__init__(made, data, requires_grad)
     return made
 
@@ -60,19 +69,21 @@ def _disabled_torch_function_impl(func: Any, types: Any, args: Any = (), kwargs:
 
 METHODS: dict[str, Any] = {"as_subclass": as_subclass, "_make_subclass": staticmethod(_make_subclass),
                            "__torch_function__": classmethod(__torch_function__)}
-_INIT = {kind: kind.__init__ for kind in (Tensor, Parameter)}
+_INIT: dict[Any, Any] = {kind: kind.__init__ for kind in (Tensor, Parameter)}
+_NEW = vars(Tensor)["__new__"]
 
 
 def put_on() -> None:
     """Lets `__new__` of a class make tensors, as PyTorch's do."""
     for kind, init in _INIT.items():
         kind.__init__ = _unless_made(init)              # type: ignore[method-assign]
-    Parameter.__new__ = _new_parameter                  # type: ignore[assignment]
+    Tensor.__new__, Parameter.__new__ = _new_tensor, _new_parameter         # type: ignore[assignment]
 
 
 def take_off() -> None:
     """`Tensor` and `Parameter` as they were before."""
     for kind, init in _INIT.items():
         kind.__init__ = init                            # type: ignore[method-assign]
+    Tensor.__new__ = _NEW                               # type: ignore[method-assign]
     if "__new__" in vars(Parameter):
         del Parameter.__new__

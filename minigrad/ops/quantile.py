@@ -463,7 +463,7 @@ def histogram(input: Tensor, bins: Any, *, range: Sequence[float] | None = None,
     the total and the widths, so that the integral is 1.
 
     `bins`: a number of intervals of one width over `range` (by default that of the elements), or a vector of edges. An
-    interval holds its lower edge, the last one both. Elements outside are left out. No gradient.
+    interval holds its lower edge, the last one both. Elements outside are left out. The weights have a gradient.
     """
     have = input.array.layout
     if not is_float(have.dtype):
@@ -472,7 +472,7 @@ def histogram(input: Tensor, bins: Any, *, range: Sequence[float] | None = None,
         fail("histogram", "weight must have the input's shape and dtype", [have, weight.array.layout])
     flat = input.detach().reshape(-1, 1)
     edges = _edges("histogram", flat, bins, range).detach().clone()
-    return Histogram(_counts(flat, [edges], None if weight is None else weight.detach().reshape(-1), density), edges)
+    return Histogram(_counts(flat, [edges], None if weight is None else weight.reshape(-1), density), edges)
 
 
 def histogramdd(input: Tensor, bins: Any, *, range: Sequence[float] | None = None, weight: Tensor | None = None,
@@ -492,7 +492,7 @@ def histogramdd(input: Tensor, bins: Any, *, range: Sequence[float] | None = Non
              [have, weight.array.layout])
     edges = [_edges("histogramdd", flat[:, i], b, None if range is None else range[2 * i:2 * i + 2]).detach().clone()
              for i, b in enumerate(each)]
-    found = _counts(flat, edges, None if weight is None else weight.detach().reshape(-1), density)
+    found = _counts(flat, edges, None if weight is None else weight.reshape(-1), density)
     return HistogramDD(found, tuple(edges))
 
 

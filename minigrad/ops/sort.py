@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import dense
+from ..core.modes import mode
 from ..core.op import Primitive
 from ..core.out import writes
 from ..core.shape import FLOAT64, INT64, axis_of, fail, is_float
@@ -24,7 +25,7 @@ from .arguments import whole
 from .convert import cast
 from .math import copy
 from .reduce import argmax_op, extent
-from .take import add_at, for_caller, gather_at, reads_to_host
+from .take import add_at, for_caller, gather_at, reads_to_host, take_at
 from .through import bind, planner, through
 from .view import as_reshaped, windowed
 
@@ -292,23 +293,33 @@ class _Found:
         values = self.results[i]
         return new_tensor(self.device.upload(values if shape is None else values.reshape(shape)), None)
 
+    def of(self, x: Tensor, axis: int | None) -> Tensor:
+        """The first result. In a graph it is taken from `x`, where the last result says, so that it has a gradient."""
+        if not (mode.grad and x.requires_grad):
+            return self.tensor(0)
+        from_ = through(as_reshaped, x, (x.array.layout.size,)) if axis is None else x
+        return take_at(from_, self.tensor(-1), axis or 0, 1)
+
 
 def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
            dim: int | None = None) -> Any:
     """The different elements in ascending order, or with `dim` the different slices along it.
 
     Gives them alone, or in a tuple with what the options add: the indices that restore `input` from them
-    (`return_inverse`), how often each occurs (`return_counts`). The result is always sorted and has no gradient.
+    (`return_inverse`), how often each occurs (`return_counts`). The result is always sorted. Its gradient goes to the
+    first of equal elements or slices.
     """
     have = input.array.layout
     a = None if dim is None else axis_of(dim, have.ndim, "unique")
+    wanted: Any = mode.grad and input.requires_grad
 
     def different(v: Any) -> Any:
         if a is None or isinstance(v, np.ndarray):
-            return np.unique(v, return_inverse=True, return_counts=True, axis=a, equal_nan=False)
+            values, *rest = np.unique(v, wanted, return_inverse=True, return_counts=True, axis=a, equal_nan=False)
+            return [values, *rest[1:], rest[0]] if wanted else [values, *rest]
         return _different_slices(v, a)          # CuPy compares two slices at a time
     found = _Found("unique()", input, different)
-    results = [found.tensor(0)]
+    results = [found.of(input, a)]
     if return_inverse:
         results.append(found.tensor(1, have.shape if a is None else (have.shape[a],)))
     if return_counts:
@@ -317,7 +328,8 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
 
 
 def _different_slices(v: Any, a: int) -> list[Any]:
-    """The different slices along `a` in lexicographic order, the indices that restore v from them, their numbers."""
+    """The different slices along `a` in lexicographic order, the indices that restore v from them, their numbers, and
+    the places of the first of each."""
     rows = np.moveaxis(v, a, 0).reshape(v.shape[a], v.size // max(v.shape[a], 1))
     order = np.cumsum(np.ones_like(rows, np.int64, shape=rows.shape[:1])) - 1
     for column in reversed(range(rows.shape[1])):
@@ -325,7 +337,7 @@ def _different_slices(v: Any, a: int) -> list[Any]:
     start, group, counts = _runs(rows[order])
     inverse = np.zeros_like(group)
     inverse[order] = group
-    return [np.moveaxis(np.moveaxis(v, a, 0)[order[start]], 0, a), inverse, counts]
+    return [np.moveaxis(np.moveaxis(v, a, 0)[order[start]], 0, a), inverse, counts, order[start]]
 
 
 def _runs(rows: Any) -> tuple[Any, Any, Any]:
@@ -344,7 +356,7 @@ def unique_consecutive(input: Tensor, return_inverse: bool = False, return_count
     """One element of each run of equal elements, or with `dim` one slice of each run of equal slices.
 
     Gives them alone, or in a tuple with what the options add: the indices that restore `input` from them
-    (`return_inverse`), the lengths of the runs (`return_counts`). The result has no gradient.
+    (`return_inverse`), the lengths of the runs (`return_counts`). The gradient goes to the first of each run.
     """
     have = input.array.layout
     a = None if dim is None else axis_of(dim, have.ndim, "unique_consecutive")
@@ -352,9 +364,9 @@ def unique_consecutive(input: Tensor, return_inverse: bool = False, return_count
     def runs(v: Any) -> list[Any]:
         rows = v.reshape(-1) if a is None else np.moveaxis(v, a, 0)
         start, group, counts = _runs(rows)
-        return [rows[start] if a is None else np.moveaxis(rows[start], 0, a), group, counts]
+        return [rows[start] if a is None else np.moveaxis(rows[start], 0, a), group, counts, start]
     found = _Found("unique_consecutive()", input, runs)
-    results = [found.tensor(0)]
+    results = [found.of(input, a)]
     if return_inverse:
         results.append(found.tensor(1, have.shape if a is None else (have.shape[a],)))
     if return_counts:
@@ -366,7 +378,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     """How often each number 0, 1, ... occurs in a vector, or the sum of the weights at its places.
 
     Shapes: input (n,) integers, not negative; weights (n,) or None -> (max(largest number + 1, minlength),), int64
-    without weights. The result has no gradient.
+    without weights. Weights have a gradient.
     """
     have = input.array.layout
     if have.ndim != 1 or have.dtype.kind not in "iu":
@@ -384,7 +396,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     counts = _Found("bincount()", input.detach().clone(), count).tensor(0)
     if weights is None:
         return counts
-    sums = add_at(counts.shape, cast(weights.detach(), FLOAT64), cast(input, INT64), 0)
+    sums = add_at(counts.shape, cast(weights, FLOAT64), cast(input, INT64), 0)
     return cast(sums, weights.dtype) if is_float(weights.dtype) else sums
 
 work("argsort topk")

@@ -1,6 +1,8 @@
 """Old and other spellings: typed tensors, Variables, switches, names from before, `torch.testing`, one device, trees."""
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from as_torch.test_finder import door
@@ -925,6 +927,35 @@ def test_classes_of_tensors(door):
     assert "__new__" not in vars(nn.Parameter) and not hasattr(mg.Tensor, "as_subclass") and nn.Parameter(data, False).data_ptr() == data.data_ptr()
     with pytest.raises(AttributeError, match="_make_subclass"):
         Named(data, name="b")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_class_of_tensors_is_made_by_new(door, again):
+    """`__init__` of a class need not call Tensor's, and makes nothing anew if it does."""
+    class Unit(door.Tensor):
+        def __new__(cls, data, *, unit):
+            return super().__new__(cls, data)
+
+        def __init__(self, data, *, unit):
+            if again:
+                super().__init__()
+            self.unit = unit
+
+    class Bare(door.Tensor):
+        def __init__(self, *args):
+            self.made = True
+
+    class Tagged(nn.Parameter):
+        def __new__(cls, data, tag):
+            made = super().__new__(cls, data)
+            made.tag = tag
+            return made
+
+    a, p = Unit([1.0, 2.0], unit="m"), Tagged(door.ones(2), "t")
+    assert a.unit == "m" and (a * 2).tolist() == [2.0, 4.0] and type(copy.deepcopy(a)) is Unit and copy.deepcopy(a).tolist() == [1.0, 2.0]
+    assert p.tag == "t" and p.requires_grad and p.tolist() == [1.0, 1.0]
+    assert Bare([1.0]).made and Bare([1.0]).tolist() == [1.0] and Bare(2, 3).shape == (2, 3) and Bare().shape == (0,)
+    assert door.Tensor.__new__(door.Tensor, [3.0]).tolist() == [3.0] == door.Tensor([3.0]).tolist()
 
 
 def test_as_subclass_is_a_view_in_the_graph(door):
