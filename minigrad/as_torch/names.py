@@ -5,8 +5,9 @@ they hold what only PyTorch says. Names after a module's are all that it has for
 """
 from __future__ import annotations
 
-_LAYERS = (".as_torch.small Container NLLLoss2d _BatchNorm _ConvNd _DropoutNd _InstanceNorm _Loss _WeightedLoss _ntuple"
-           " _pair _quadruple _single _triple consume_prefix_in_state_dict_if_present register_module_backward_hook")
+_LAYERS = (".as_torch.small Container LazyModuleMixin NLLLoss2d _BatchNorm _ConvNd _DropoutNd _InstanceNorm _Loss"
+           " _WeightedLoss _ntuple _pair _quadruple _single _triple consume_prefix_in_state_dict_if_present"
+           " register_module_backward_hook")
 _INNER = (".as_torch.libraries NonDynamicallyQuantizableLinear _addindent _get_activation_fn _get_clones",
           ".nn.module _IncompatibleKeys")
 _OPTIM = ".as_torch.small ParamsT params_t required"

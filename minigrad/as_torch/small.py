@@ -31,12 +31,14 @@ from ..nn import (
     NLLLoss,
 )
 from ..nn.hooks import register_module_full_backward_hook
+from ..nn.lazy import LazyModule
 from ..ops.creation import tril_indices
 from ..ops.random import default_generator, randn
 from ..optim.lr_scheduler import LRScheduler
 from .version import TorchVersion
 
-Container, NLLLoss2d, _LRScheduler, CrossMapLRN2d = Module, NLLLoss, LRScheduler, LocalResponseNorm
+Container, NLLLoss2d, _LRScheduler, CrossMapLRN2d, LazyModuleMixin = (
+    Module, NLLLoss, LRScheduler, LocalResponseNorm, LazyModule)
 _size_1_t = _size_2_t = _size_3_t = _size_any_t = int | tuple[int, ...]         # of `torch.nn.common_types`
 _size_1_opt_t = _size_2_opt_t = _size_3_opt_t = _size_any_opt_t = tuple[int | None, ...]
 

@@ -55,6 +55,18 @@ def _copied(self: Any, memo: dict[int, Any]) -> Any:
     return memo[id(self)]
 
 
+def _materialize(self: Any, shape: Size | tuple[int, ...], device: DeviceLike = None, dtype: DtypeLike = None) -> None:
+    """Gives the tensor itself a shape (another device, dtype), and makes it an ordinary one. The values are not set."""
+    if mode.recorder is not None:
+        fail(type(self).__name__, "cannot get its shape in a captured function, where a replay would draw it anew",
+             fix="call the module once before it is captured")
+    like = _placeholder(self)
+    new = empty(shape, dtype=dtype or like.dtype, device=device or like.device)
+    self.__class__ = _WAITING[type(self)]
+    with no_grad():
+        self.data = new
+
+
 class UninitializedParameter(Parameter):
     """A parameter without a shape: `materialize` gives it one. ValueError for whatever reads it before."""
 
@@ -67,7 +79,7 @@ class UninitializedParameter(Parameter):
     def __init__(self, requires_grad: bool = True, device: DeviceLike = None, dtype: DtypeLike = None) -> None:
         pass
 
-    array = property(_refused)
+    array, materialize = property(_refused), _materialize
 
     def __repr__(self) -> str:
         return "<UninitializedParameter>"
@@ -77,7 +89,7 @@ class UninitializedParameter(Parameter):
 
 
 class UninitializedBuffer(Tensor):
-    """A buffer without a shape. ValueError for whatever reads it."""
+    """A buffer without a shape: `materialize` gives it one. ValueError for whatever reads it before."""
 
     __slots__ = ()
 
@@ -89,7 +101,7 @@ class UninitializedBuffer(Tensor):
     def __init__(self, requires_grad: bool = False, device: DeviceLike = None, dtype: DtypeLike = None) -> None:
         pass
 
-    array = property(_refused)
+    array, materialize = property(_refused), _materialize
 
     def __repr__(self) -> str:
         return "<UninitializedBuffer>"
@@ -102,10 +114,11 @@ _WAITING: dict[type, type] = {UninitializedParameter: Parameter, UninitializedBu
 
 
 class LazyModule(Module):
-    """What lazy layers share. A class says which one it becomes (`cls_to_become`), and of which size it is for an input
-    (`initialize_parameters`)."""
+    """What lazy layers share. A class says of which size it is for an input (`initialize_parameters`), and which one it
+    becomes at the first call (`cls_to_become`), if another one."""
 
-    cls_to_become: ClassVar[type[Module]]
+    cls_to_become: ClassVar[type[Module] | None] = None
+    _waiting = True
 
     def _members_waiting(self) -> dict[str, Any]:
         """The parameters and buffers without a shape, by name."""
@@ -131,17 +144,8 @@ class LazyModule(Module):
 
     def _materialize(self, **shapes: tuple[int, ...]) -> None:
         """Gives members their shapes; the values are not set."""
-        if mode.recorder is not None:
-            fail(type(self).__name__, "cannot get its shape in a captured function, where a replay would draw it anew",
-                 fix="call the module once before it is captured")
         for name, t in self._members_waiting().items():
-            t.__class__ = _WAITING[type(t)]
-            with no_grad():
-                new = empty(shapes[name], dtype=t.dtype, device=t.device)
-                if isinstance(t, Parameter):
-                    t.data = new
-                else:
-                    self._buffers[name] = new
+            t.materialize(shapes[name])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         waiting = self._members_waiting()
@@ -163,8 +167,16 @@ class LazyModule(Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._waiting:
+            return super().__call__(*args, **kwargs)
         self.initialize_parameters(*args, **kwargs)
-        self.__class__ = self.cls_to_become                         # type: ignore[assignment]
+        if self.has_uninitialized_params():
+            fail(type(self).__name__, "initialize_parameters must give each parameter and buffer a shape",
+                 list(self._members_waiting()), "call their materialize(shape)")
+        if self.cls_to_become is None:
+            self._waiting = False
+        else:
+            self.__class__ = self.cls_to_become                     # type: ignore[assignment]
         return self(*args, **kwargs)
 
 

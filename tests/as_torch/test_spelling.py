@@ -929,6 +929,25 @@ def test_classes_of_tensors(door):
         Named(data, name="b")
 
 
+def test_a_lazy_layer_of_ones_own_is_a_mixin(door):
+    from torch.nn.modules.lazy import LazyModuleMixin
+    from torch.nn.parameter import UninitializedParameter
+
+    class Scale(LazyModuleMixin, nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_parameter("weight", UninitializedParameter())
+
+        def initialize_parameters(self, x):
+            self.weight.materialize(x.shape[-1:])
+            nn.init.ones_(self.weight)
+
+        def forward(self, x):
+            return x * self.weight
+
+    assert Scale()(door.ones(2)).tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_class_of_tensors_is_made_by_new(door, again):
     """`__init__` of a class need not call Tensor's, and makes nothing anew if it does."""

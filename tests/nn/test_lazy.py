@@ -89,3 +89,47 @@ def test_a_layer_without_shapes_is_saved_and_copied(make):
     assert not lazy.has_uninitialized_params() and type(pickle.loads(pickle.dumps(copied))) is type(copied)
     with pytest.raises(RuntimeError, match="has no shape yet in the checkpoint"):
         copied.load_state_dict(make().state_dict())
+
+
+class Scale(nn.lazy.LazyModule):
+    """A lazy layer of a user: it stays what it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.UninitializedParameter()
+        self.register_buffer("seen", nn.UninitializedBuffer())
+
+    def initialize_parameters(self, x):
+        for t in (self.weight, self.seen):
+            t.materialize((x.shape[-1],))
+            with mg.no_grad():
+                t.fill_(2.0)
+
+    def forward(self, x):
+        return x * self.weight * self.seen
+
+
+def test_a_lazy_layer_of_ones_own():
+    layer = Scale().double()
+    o, given, seen = optim.SGD(layer.parameters(), lr=1.0), layer.weight, []
+    layer.register_forward_pre_hook(lambda module, args: seen.append(args))
+    assert layer.has_uninitialized_params() and list(layer.state_dict()) == ["weight", "seen"]
+    for _ in range(2):
+        layer(mg.ones(2, 3, dtype=np.float64)).sum().backward()
+    o.step()
+    assert layer.weight is given and type(given) is nn.Parameter and given.tolist() == [-6.0] * 3 and given.dtype == np.float64
+    assert type(layer) is Scale and type(layer.seen) is mg.Tensor and layer.seen.tolist() == [2.0] * 3 and len(seen) == 2
+    other = Scale()
+    other.load_state_dict(layer.state_dict())
+    assert other.weight.tolist() == [-6.0] * 3 and not other.has_uninitialized_params()
+
+
+def test_a_shape_is_given_once_with_another_dtype():
+    for made in (nn.UninitializedParameter(), nn.UninitializedBuffer()):
+        made.materialize(3, dtype=np.float16)
+        assert made.shape == (3,) and made.dtype == np.float16 and not hasattr(made, "materialize")
+    class Forgets(Scale):
+        def initialize_parameters(self, x):
+            self.weight.materialize((1,))
+    with pytest.raises(RuntimeError, match="give each parameter and buffer a shape; got seen"):
+        Forgets()(mg.ones(1))
