@@ -75,7 +75,7 @@ def copy_array(to: Array, source: Array) -> None:
 
     RuntimeError if the source does not broadcast to the target's shape.
     """
-    if to.layout.size == 0:
+    if to.layout.size == 0 and source.layout.shape == to.layout.shape:
         return
     if source.layout.dtype != to.layout.dtype:
         source = cast_array(source, to.layout.dtype)

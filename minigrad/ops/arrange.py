@@ -201,7 +201,8 @@ def _flip_reference(x: Any, *, axes: tuple[int, ...]) -> Any:
 @planner
 def _flip_to(x: Layout, *dims: Any) -> Plan:
     """Planner of `flip`."""
-    return bind(_flip, x, axes=axes(dims, x.ndim, "flip") if x.ndim else ())
+    turned = axes(dims, x.ndim, "flip")
+    return bind(_flip, x, axes=turned if x.ndim else ())
 
 
 def flip(input: Tensor, *args: Any, **given: Any) -> Tensor:

@@ -34,6 +34,8 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
     """
     if not input.array.layout.ndim or not other.array.layout.ndim:
         return mul(input, other)
+    if input.array.layout.shape[-1] != other.array.layout.shape[-1]:        # tensordot would broadcast a size of 1
+        fail("inner", "the last dimensions must have one size", [input.array.layout, other.array.layout])
     return tensordot(input, other, ([-1], [-1]))
 
 

@@ -139,6 +139,15 @@ def as_float(t: Any) -> Any:
     return cast(t, default_float()) if isinstance(t, Tensor) and not is_float(t.array.layout.dtype) else t
 
 
+def float_pair(a: Any, b: Any) -> list[Tensor]:
+    """Both (one may be a number) as tensors of their result's dtype, if that is a float, else of the default float: a
+    function of one of them alone must not be computed in a narrower dtype."""
+    dtype = result_type(a, b)
+    dtype = dtype if is_float(dtype) else default_float()
+    device = (a if isinstance(a, Tensor) else b).array.layout.device
+    return [cast(t, dtype) if isinstance(t, Tensor) else constant(t, dtype, device) for t in (a, b)]
+
+
 # ---- parts and rounding ----------------------------------------------------------------------------------------------
 
 @formula
@@ -340,6 +349,9 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
 @promoting
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 * tensor2, with broadcasting, in the promoted dtype."""
+    dtype = promoted(*[t.array.layout for t in (input, tensor1, tensor2)])
+    if tensor1.array.layout.dtype != dtype and tensor2.array.layout.dtype != dtype:
+        tensor1 = cast(tensor1, dtype)                  # the product of two narrow ones would overflow
     return add(input, mul(tensor1 if type(value) is int and value == 1 else mul(tensor1, value), tensor2))
 
 
@@ -381,7 +393,8 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
 @promoting
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     """log2(2^input + 2^other), computed without overflow. Integers and bools give the default float."""
-    return mul(logaddexp(mul(input, math.log(2)), mul(other, math.log(2))), 1 / math.log(2))
+    a, b = [mul(t, math.log(2)) for t in float_pair(input, other)]
+    return mul(logaddexp(a, b), 1 / math.log(2))
 
 
 @promoting
@@ -390,11 +403,7 @@ def xlogy(input: Tensor | float, other: Any) -> Tensor:
 
     Integers and bools give the default float.
     """
-    x, y = as_float(input), as_float(other)
-    if not isinstance(y, Tensor):
-        y = constant(y, x.array.layout.dtype, x.array.layout.device)
-    if not isinstance(x, Tensor):
-        x = constant(x, y.array.layout.dtype, y.array.layout.device)
+    x, y = float_pair(input, other)
     no_log = logical_and(eq(x, 0), logical_or(le(y, 0), eq(y, math.inf)))
     return mul(x, log(where(no_log, 1.0, y)))
 
@@ -447,7 +456,8 @@ def float_power_(input: Tensor, exponent: Any) -> Tensor:
 @promoting
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2^other. Integers and bools give the default float."""
-    return mul(as_float(input), pow(2.0, as_float(other)))
+    x, power = float_pair(input, other)
+    return mul(x, pow(2.0, power))
 
 
 @formula

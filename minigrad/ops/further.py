@@ -23,7 +23,7 @@ from .convert import cast
 from .creation import as_tensor, clone
 from .dispatch import constant
 from .elementwise import Elementwise
-from .formula import as_float, promoting
+from .formula import as_float, float_pair, promoting
 from .join import chunk, split, split_with_sizes, unbind
 from .math import (
     add,
@@ -276,10 +276,7 @@ def ndtr(input: Tensor) -> Tensor:
 @promoting
 def xlog1py(input: Any, other: Any) -> Tensor:
     """input * log(1 + other), and 0 where input is 0 (unless other is NaN). One of the two may be a number."""
-    given = input if isinstance(input, Tensor) else other
-    input, other = (as_float(v) if isinstance(v, Tensor) else v for v in (input, other))
-    dtype = (input if isinstance(input, Tensor) else other).array.layout.dtype
-    x, y = (v if isinstance(v, Tensor) else constant(v, dtype, given.array.layout.device) for v in (input, other))
+    x, y = float_pair(input, other)
     no_log = logical_and(eq(x, 0), logical_or(le(y, -1), eq(y, math.inf)))
     return mul(x, log1p(where(no_log, 0.0, y)))
 

@@ -314,21 +314,22 @@ def _repeated_by(x: Tensor, repeats: Tensor, a: int, output_size: int | None) ->
 
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
-    """A copy of `input` with `src` in the place of `input.select(dim, index)`, whose shape and dtype it must have."""
+    """A copy of `input` with `src` in the place of `input.select(dim, index)`, whose shape it must have."""
     have = input.array.layout
     a = existing_axis(dim, have.ndim, "select_scatter")
-    key = [whole(n) for n in have.shape]
-    return replace_op(input, src, key=(*key[:a], position(index, have.shape[a], "select_scatter", a), *key[a + 1:]))
+    key: list[Any] = [whole(n) for n in have.shape]
+    key[a] = position(index, have.shape[a], "select_scatter", a)
+    return replace_op(input, cast(src, have.dtype), key=tuple(key))
 
 
 def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None,
                   step: int = 1) -> Tensor:
-    """A copy of `input` with `src` in the place of `input[start:end:step]` along `dim`, whose shape and dtype it must
-    have."""
+    """A copy of `input` with `src` in the place of `input[start:end:step]` along `dim`, whose shape it must have."""
     have = input.array.layout
     a = existing_axis(dim, have.ndim, "slice_scatter")
     key = [whole(n) for n in have.shape]
-    return replace_op(input, src, key=(*key[:a], _sliced(start, end, step, have.shape[a]), *key[a + 1:]))
+    key[a] = _sliced(start, end, step, have.shape[a])
+    return replace_op(input, cast(src, have.dtype), key=tuple(key))
 
 
 # ---- masks: nonzero, where, masked_select, one_hot -------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ..core.arrays import dense
 from ..core.half import autocast_to_float32, rounds_once, unrounded
 from ..core.modes import mode
 from ..core.op import address, op, same_dtypes
-from ..core.shape import FLOAT32, INT64, broadcast_shapes, fail, is_float
+from ..core.shape import BOOL, FLOAT32, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import THREADS, Launch, launch, over, per_row, threads_for
@@ -81,11 +81,17 @@ def _pair_rule(op_name: str) -> Any:
     return rule
 
 
+def _apart(x: Tensor, target: Tensor) -> Tensor:
+    """x - target. A bool among them counts as 0 and 1."""
+    a, b = x.array.layout.dtype, target.array.layout.dtype
+    return sub(cast(x, b) if a == BOOL else x, cast(target, a) if b == BOOL else target)
+
+
 @autocast_to_float32
 @op
 def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """(x - target)^2, reduced. Shapes: x and target broadcast -> their shape for "none", else ()."""
-    d = sub(x, target)
+    d = _apart(x, target)
     return reduced(mul(d, d), reduction)
 
 
@@ -128,7 +134,7 @@ def huber_loss(x: Tensor, target: Tensor, *, reduction: str = "mean", delta: flo
 
     Shapes: x and target broadcast -> their shape for "none", else ().
     """
-    d = sub(x, target)
+    d = _apart(x, target)
     size = abs(d)
     return reduced(where(le(size, delta), mul(mul(d, d), 0.5), mul(sub(size, delta / 2), delta)), reduction)
 
@@ -163,7 +169,7 @@ def smooth_l1_loss(x: Tensor, target: Tensor, *, reduction: str = "mean", beta: 
 
     Shapes: x and target broadcast -> their shape for "none", else ().
     """
-    d = sub(x, target)
+    d = _apart(x, target)
     size = abs(d)
     return reduced(where(lt(size, beta), mul(mul(d, d), 0.5 / beta), sub(size, beta / 2)), reduction)
 

@@ -53,7 +53,7 @@ def accumulate(target: Tensor, more: Tensor) -> None:
 def _whole(function: Callable) -> Callable:
     """A NumPy division that raises RuntimeError for integer divisors of 0."""
     def run(a: Any, b: Any, out: Any) -> None:
-        if b.dtype.kind in "iu" and (b == 0).any():
+        if out.size and b.dtype.kind in "iu" and (b == 0).any():
             fail(function.__name__, "ZeroDivisionError: an integer was divided by zero", "", "use floats, or where()")
         function(a, b, out=out)
     return run

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.half import rounds_once
-from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail, is_float, promote
+from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail, is_float, promote, result_type
 from ..core.tensor import Tensor
 from .arguments import named
 from .arguments import sizes as shape_given
@@ -417,9 +417,11 @@ def block_diag(*tensors: Any) -> Tensor:
     for t in given:
         if t.array.layout.ndim > 2:
             fail("block_diag", "needs tensors of at most two dimensions", [t.array.layout for t in given])
-    blocks = [through(as_reshaped, t, (1,) * (2 - t.array.layout.ndim) + t.array.layout.shape) for t in given]
-    if not blocks:
+    if not given:
         return as_tensor(np.zeros((1, 0)), np.float32)
+    dtype = result_type(*[t.array.layout for t in given])       # before 0-d tensors become matrices
+    blocks = [through(as_reshaped, cast(t, dtype), (1,) * (2 - t.array.layout.ndim) + t.array.layout.shape)
+              for t in given]
     widths = [b.array.layout.shape[1] for b in blocks]
     rows, done = [], 0
     for b, width in zip(blocks, widths, strict=True):

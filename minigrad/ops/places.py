@@ -259,7 +259,7 @@ def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0,
     at = diagonal_of(_numbers(input), offset, dim1, dim2)
     if src.array.layout.shape != at.array.layout.shape:
         fail("diagonal_scatter", "src must have the shape of the diagonal", [src.array.layout, at.array.layout])
-    return _written("diagonal_scatter", input, at, src, False)
+    return _written("diagonal_scatter", input, at, cast(src, input.array.layout.dtype), False)
 
 
 # ---- by strides ------------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, stora
     at = as_strided(_numbers(input), size, stride, storage_offset)
     if src.array.layout.shape != at.array.layout.shape:
         fail("as_strided_scatter", "src must have the shape size", [src.array.layout, at.array.layout])
-    return _written("as_strided_scatter", input, at, src, False)
+    return _written("as_strided_scatter", input, at, cast(src, input.array.layout.dtype), False)
 
 
 @as_strided_scatter.samples

@@ -53,6 +53,7 @@ from .math import (
     maximum,
     minimum,
     mul,
+    ne,
     pow,
     root,
     sign,
@@ -468,7 +469,7 @@ def any(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> 
     """Is at least one element over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
         return respelled(any, numpy, input, dim=dim, keepdim=keepdim)
-    return _truth(through(_over, input, _any, dim, keepdim), input)
+    return _truth(_any, input, dim, keepdim)
 
 
 def contains(input: Tensor, element: Any) -> bool:
@@ -483,11 +484,14 @@ def all(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> 
     """Are all elements over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
         return respelled(all, numpy, input, dim=dim, keepdim=keepdim)
-    return _truth(through(_over, input, _all, dim, keepdim), input)
+    return _truth(_all, input, dim, keepdim)
 
 
-def _truth(answer: Tensor, of: Tensor) -> Tensor:
-    """`any` and `all` of a uint8 tensor are uint8, as in PyTorch."""
+def _truth(reduction: Primitive, of: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    """`any` and `all`. As in PyTorch those of a uint8 tensor are uint8, and over no axes, (), each element stands
+    alone."""
+    alone = isinstance(dim, (tuple, list)) and not dim
+    answer = ne(of, 0) if alone else through(_over, of, reduction, dim, keepdim)
     return cast(answer, np.uint8) if of.array.layout.dtype == np.uint8 else answer
 
 

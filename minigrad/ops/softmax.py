@@ -168,6 +168,10 @@ def _logsumexp_oracle(x: Any, *, axis: int) -> Any:
 _logsumexp.samples(_axis_samples)
 
 
+def _axis(x: Tensor, dim: Any, name: str) -> int:
+    return axis_of(0 if dim is None and not x.ndim else dim, x.ndim, name)
+
+
 def softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any) -> Tensor:
     """e^x / sum(e^x) along `dim`; `dtype` converts first. A row with only -inf gives NaN, as in PyTorch.
 
@@ -176,7 +180,8 @@ def softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any) -> 
     if numpy:
         return respelled(softmax, numpy, input, dim=dim, dtype=dtype)
     x = input if dtype is None else cast(input, dtype)
-    return _softmax(x, axis=axis_of(dim, x.ndim, "softmax")) if x.ndim else exp(sub(x, x))
+    axis = _axis(x, dim, "softmax")
+    return _softmax(x, axis=axis) if x.ndim else exp(sub(x, x))
 
 
 def log_softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any) -> Tensor:
@@ -187,7 +192,8 @@ def log_softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any)
     if numpy:
         return respelled(log_softmax, numpy, input, dim=dim, dtype=dtype)
     x = input if dtype is None else cast(input, dtype)
-    return _log_softmax(x, axis=axis_of(dim, x.ndim, "log_softmax")) if x.ndim else sub(x, x)
+    axis = _axis(x, dim, "log_softmax")
+    return _log_softmax(x, axis=axis) if x.ndim else sub(x, x)
 
 
 @writes("cast")

@@ -113,3 +113,80 @@ def test_what_counts_as_a_number():
         for value in (2.0, np.float32(2), half):
             with pytest.raises(TypeError, match=rf"\[{name}\] other must be a tensor"):
                 getattr(mg, name)(x, value)
+
+
+@pytest.mark.parametrize("name", ["logaddexp2", "xlogy", "xlog1py", "ldexp"])
+@pytest.mark.parametrize("other", ["int64", "uint8", "bool", "float32", "float16"])
+def test_a_function_of_one_operand_is_computed_in_the_result_dtype(name, other):
+    function = getattr(mg, name, None) or getattr(mg.special, name)
+    for x, y in ((3.25, 1), ([3.25, 2.5], [3, 1]), (3.25, [3, 1]), ([3.25, 2.5], 3)):
+        x, y = mg.tensor(x, dtype=mg.float64), mg.tensor(y).to(getattr(mg, other))
+        for a, b in ((x, y), (y, x)):
+            dtype = mg.result_type(a, b)
+            got = function(a, b)
+            assert got.dtype == dtype
+            if dtype == mg.float64:
+                assert got.tolist() == function(a.to(dtype), b.to(dtype)).tolist()
+
+
+def test_products_of_narrow_integers_are_taken_in_the_result_dtype():
+    a, b = mg.tensor([5, 6], dtype=mg.int8), mg.tensor([60, 70], dtype=mg.int8)
+    assert mg.addcmul(mg.ones(2), a, b).tolist() == [301, 421]
+    assert mg.addcmul(mg.ones(2), a, b, value=-1).tolist() == [-299, -419]
+    assert mg.addcmul(mg.ones(2, dtype=mg.int64), a, b, value=2).tolist() == [601, 841]
+
+
+def test_block_diag_counts_a_0d_tensor_as_one():
+    assert mg.block_diag(mg.tensor(2.0, dtype=mg.float64), mg.ones(2)).dtype == mg.float32
+    assert mg.block_diag(mg.tensor([1], dtype=mg.int8), mg.tensor(2)).dtype == mg.int8
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "smooth_l1_loss", "huber_loss"])
+def test_a_bool_target_counts_as_0_and_1(name):
+    loss = getattr(mg.nn.functional, name)
+    x, y = (mg.tensor([0.25, 0.5], requires_grad=True) for _ in range(2))
+    a, b = loss(x, mg.tensor([True, False])), loss(y, mg.tensor([1.0, 0.0]))
+    a.backward()
+    b.backward()
+    assert a.item() == b.item() and x.grad.tolist() == y.grad.tolist()
+
+
+@pytest.mark.parametrize("name", ["any", "all"])
+def test_truth_over_no_axes_is_that_of_each_element(name):
+    x = mg.tensor([[0.0, 2.0]])
+    for dim in ((), []):
+        for keepdim in (False, True):
+            assert getattr(x, name)(dim, keepdim).tolist() == [[False, True]]
+    assert getattr(x.to(mg.uint8), name)(()).dtype == mg.uint8
+
+
+def test_inner_does_not_broadcast():
+    with pytest.raises(RuntimeError, match=r"\[inner\] the last dimensions must have one size; got float32\[3, 1\], float32\[4\]"):
+        mg.inner(mg.ones(3, 1), mg.ones(4))
+
+
+def test_an_empty_target_checks_the_shape_of_what_is_copied():
+    with pytest.raises(RuntimeError, match=r"\[copy_\] shapes must broadcast"):
+        mg.ones(2, 0).copy_(mg.ones(3))
+    assert mg.ones(2, 0).copy_(mg.ones(1)).shape == mg.ones(2, 0).copy_(mg.tensor(3)).shape == (2, 0)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "flip"])
+@pytest.mark.parametrize("dim", [1, -2])
+def test_a_0d_tensor_has_the_dims_0_and_minus_1(name, dim):
+    x = mg.tensor(2.0)
+    assert getattr(x, name)(0).shape == getattr(x, name)(-1).shape == ()
+    with pytest.raises(IndexError, match=rf"\[{name}\] dim out of range"):
+        getattr(x, name)(dim)
+
+
+@pytest.mark.parametrize("name, at", [("slice_scatter", (0, 0, 1)), ("select_scatter", (0, 0)), ("diagonal_scatter", ())])
+def test_what_is_scattered_takes_the_dtype_of_the_tensor(name, at):
+    src = mg.zeros(*((1, 2) if name == "slice_scatter" else (2,)), dtype=mg.int64)
+    got, expected = (getattr(mg.ones(2, 2), name)(s, *at) for s in (src, src.float()))
+    assert got.dtype == mg.float32 and got.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("name", ["remainder", "floor_divide", "fmod"])
+def test_nothing_is_divided_by_zero(name):
+    assert getattr(mg, name)(mg.ones(0, dtype=mg.int64), 0).shape == (0,)
