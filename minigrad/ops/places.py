@@ -21,9 +21,9 @@ from ..core.inplace import involved, reshape
 from ..core.modes import changed, mode
 from ..core.op import Primitive
 from ..core.shape import BOOL, INT64, broadcast_shapes, fail, is_float
-from ..core.tensor import Size, Tensor
+from ..core.tensor import Size, Tensor, new_tensor
 from ..devices.host import on_host
-from ..devices.memory import Layout, View, contiguous_strides, layout, views_of
+from ..devices.memory import Layout, View, contiguous_strides, layout, view, views_of
 from ..devices.plan import Plan, host_plan
 from .arguments import named, sizes
 from .convert import cast, extreme_of
@@ -39,6 +39,7 @@ from .view import (
     as_expanded,
     as_reshaped,
     contiguous,
+    permute,
     squeeze,
     swapaxes,
     swapdims,
@@ -315,19 +316,38 @@ def _strided_to(x: Layout, size: Any, stride: Any, offset: int) -> Plan:
     return bind(_strided, x, size=sizes((size,), "as_strided"), stride=sizes((stride,), "as_strided"), offset=offset)
 
 
+def _order(x: Layout) -> tuple[int, ...]:
+    """The dimensions by their strides: so permuted, a tensor that fills its part of the memory is contiguous."""
+    return tuple(sorted(range(x.ndim), key=lambda d: -x.strides[d]))
+
+
+def _begin(x: Tensor) -> int:
+    """The number of elements before the tensor in its memory, from where PyTorch counts."""
+    a = x.array
+    return (a.ptr - a.owner.ptr) // a.layout.dtype.itemsize if type(a) is View else 0
+
+
 def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
-    """A view of the memory of a contiguous tensor: element (i, j, ...) is the one at storage_offset + i stride[0] + j
-    stride[1] + ... of it, so that several may be one. RuntimeError where it would leave the tensor.
+    """A view of the tensor's memory: element (i, j, ...) is the one at storage_offset + i stride[0] + j stride[1] + ...
+    of it, so that several may be one. RuntimeError where it would leave the memory; in a graph, where it would leave
+    the tensor, or the tensor has gaps in memory.
 
     >>> minigrad.arange(4).as_strided((3, 2), (1, 1)).tolist()
     [[0, 1], [1, 2], [2, 3]]
     """
     if not isinstance(size, (tuple, list)) or not isinstance(stride, (tuple, list)):
         fail("as_strided", "size and stride must be tuples", [size, stride], "write (n,) for one number", TypeError)
-    a = input.array
-    own = (a.ptr - a.owner.ptr) // a.layout.dtype.itemsize if type(a) is View else 0    # PyTorch counts from the memory
+    own, size, stride = _begin(input), sizes((size,), "as_strided"), sizes((stride,), "as_strided")
     offset = own if storage_offset is None else operator.index(storage_offset)
-    return through(_strided_to, input, tuple(size), tuple(stride), offset - own)
+    x = input if input.array.layout.contiguous else permute(input, _order(input.array.layout))
+    have = x.array.layout
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=False))
+    inside = have.contiguous and own <= offset and last - own < have.size
+    if not inside and not (mode.grad and input.requires_grad) and type(input.array) is View:
+        whole = input.array.storage
+        to = layout(have.device, have.dtype, (whole.layout.nbytes // have.dtype.itemsize,))
+        x, own = new_tensor(view(whole, to), None), 0
+    return through(_strided_to, x, size, stride, offset - own)
 
 
 def as_strided_copy(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
@@ -336,9 +356,11 @@ def as_strided_copy(input: Tensor, size: Any, stride: Any, storage_offset: int |
 
 
 @selection
-def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int = 0) -> Tensor:
-    """A copy of `input` with `src`, of shape `size`, written where `as_strided` with these arguments reads."""
-    at = as_strided(_numbers(input), size, stride, storage_offset)
+def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
+    """A copy of `input` with `src`, of shape `size`, written where `as_strided` with these arguments reads.
+    RuntimeError where that would leave the tensor."""
+    offset = 0 if storage_offset is None else operator.index(storage_offset) - _begin(input)
+    at = as_strided(contiguous(permute(_numbers(input), _order(input.array.layout))), size, stride, offset)
     if src.array.layout.shape != at.array.layout.shape:
         fail("as_strided_scatter", "src must have the shape size", [src.array.layout, at.array.layout])
     return _written("as_strided_scatter", input, at, cast(src, input.array.layout.dtype), False)

@@ -117,10 +117,30 @@ def test_as_strided_is_a_view():
     assert base.tolist() == [0.0, 1.0, 2.0, 3.0, 0.0, 0.0, 6.0, 0.0, 0.0, 9.0, 10.0, 11.0]
     mg.as_strided_copy(x, (2,), (1,)).fill_(9)
     assert base[2].item() == 2
+    assert x.as_strided((2,), (1,), 0).data_ptr() == base.data_ptr() and base[2:4].as_strided((2,), (1,), 10).tolist() == [10.0, 11.0]
     with pytest.raises(RuntimeError, match="outside the tensor"):
-        x.as_strided((2,), (1,), 0)                         # before the view's begin
-    with pytest.raises(RuntimeError, match="contiguous"):
-        mg.zeros(3, 4).t().as_strided((2,), (1,))
+        x.as_strided((2,), (1,), 11)                        # beyond the memory
+    with pytest.raises(RuntimeError, match="outside the tensor"):
+        x.requires_grad_().as_strided((2,), (1,), 0)        # before what has a gradient
+
+
+def test_as_strided_sees_the_memory_of_a_transposed_tensor():
+    base = mg.arange(12.0).reshape(3, 4)
+    assert base.t().as_strided((2, 2), (1, 2)).tolist() == [[0.0, 2.0], [1.0, 3.0]]
+    assert base[:, 1:3].as_strided((2, 2), (1, 2)).tolist() == [[1.0, 3.0], [2.0, 4.0]]             # with gaps, outside a graph
+    x = mg.arange(12.0, requires_grad=True)
+    turned = (x * 1).reshape(3, 4).t()
+    seen = turned.as_strided((2, 2), (1, 4), 1)
+    assert seen.tolist() == [[1.0, 5.0], [2.0, 6.0]]
+    (seen * mg.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+    assert x.grad.tolist() == [0, 1, 3, 0, 0, 2, 4, 0, 0, 0, 0, 0]
+    with pytest.raises(RuntimeError, match="must be contiguous"):
+        turned[1:3].as_strided((2,), (1,))
+    assert mg.as_strided_scatter(base.t(), mg.zeros(2), (2,), (1,), 1).t().tolist() == [[0, 0, 0, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert mg.as_strided_scatter(base[1], mg.zeros(2), (2,), (1,), 5).tolist() == [4, 0, 0, 7]      # counted as as_strided counts
+
+
+def test_sizes_and_strides_are_tuples():
     with pytest.raises(TypeError, match=r"^\[as_strided\] size and stride must be tuples; got 2, 1;"):
         mg.arange(10).as_strided(2, 1)
 
