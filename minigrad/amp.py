@@ -246,6 +246,7 @@ class GradScaler:
         self._growth_factor, self._backoff_factor = growth_factor, backoff_factor
         self._growth_interval = growth_interval
         self._stages: dict[int, tuple[str, bool]] = {}      # of each optimizer since the last update; any inf?
+        self._scaled = False                                # was `scale` called at all?
 
     def _noted(self, notes: Notes, text: str) -> None:
         """Notes for a capture the scale, which is a number for the function."""
@@ -255,6 +256,7 @@ class GradScaler:
         """A tensor multiplied by the scale, or an iterable of them (tuples and lists may be nested)."""
         if not self._enabled:
             return outputs
+        self._scaled = True
         if isinstance(outputs, Tensor):
             # a 0-d tensor of float32 makes a loss of half precision float32, so that it does not overflow
             return mul(outputs, self._scale if outputs.ndim else self._tensor(outputs))
@@ -272,6 +274,9 @@ class GradScaler:
         it otherwise. RuntimeError if it was done since the last update; ValueError for float16 gradients."""
         if not self._enabled:
             return
+        if not self._scaled:
+            raise RuntimeError("[GradScaler] nothing was scaled, but the gradients would be divided by the scale; call "
+                               "backward() on scale(loss)")
         stage = self._stages.get(id(optimizer), ("ready", False))[0]
         if stage != "ready":
             done = "unscale_() has been called on this optimizer" if stage == "unscaled" else "step() has been called"

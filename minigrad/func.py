@@ -341,6 +341,8 @@ def vmap(func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = 
     >>> minigrad.func.vmap(minigrad.dot)(minigrad.ones(2, 3), minigrad.ones(2, 3)).tolist()
     [3.0, 3.0]
     """
+    if chunk_size is not None and chunk_size <= 0:
+        raise ValueError(f"[func.vmap] chunk_size must be None or positive; got {chunk_size}")
     if randomness not in ("error", "same", "different"):
         raise RuntimeError(f"[func.vmap] randomness must be 'error', 'same' or 'different'; got {randomness!r}")
 

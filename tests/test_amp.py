@@ -226,10 +226,17 @@ def test_a_step_is_that_of_unscaled_gradients():
     assert scaler.scale(mg.tensor([3.0]).half()).dtype == mg.float16
 
 
+def _scaling(**options):
+    """A scaler that has scaled something: the tests set gradients by hand."""
+    scaler = mg.amp.GradScaler(**options)
+    scaler.scale(mg.ones(()))
+    return scaler
+
+
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_a_step_without_finite_gradients_is_left_out(bad):
     w, optimizer = _problem()
-    scaler = mg.amp.GradScaler(init_scale=8.0, backoff_factor=0.25)
+    scaler = _scaling(init_scale=8.0, backoff_factor=0.25)
     w.grad = mg.tensor([1.0, bad, 1.0])
     assert scaler.step(optimizer) is None and w.tolist() == [1.0, 1.0, 1.0]
     scaler.update()
@@ -244,7 +251,7 @@ def test_a_step_without_finite_gradients_is_left_out(bad):
 
 def test_the_order_of_calls_is_checked():
     w, optimizer = _problem()
-    scaler = mg.amp.GradScaler()
+    scaler = _scaling()
     with pytest.raises(RuntimeError, match="update\\(\\) needs"):
         scaler.update()
     w.grad = mg.ones(3)
@@ -261,10 +268,10 @@ def test_the_order_of_calls_is_checked():
     half = nn.Parameter(mg.ones(2).half())
     half.grad = mg.ones(2).half()
     with pytest.raises(ValueError, match="float16 gradients"):
-        mg.amp.GradScaler().unscale_(optim.SGD([half], lr=0.1))
+        _scaling().unscale_(optim.SGD([half], lr=0.1))
     half.data = half.data.bfloat16()
     half.grad = mg.ones(2).bfloat16()
-    scaler = mg.amp.GradScaler(init_scale=4.0)
+    scaler = _scaling(init_scale=4.0)
     scaler.unscale_(optim.SGD([half], lr=0.1))
     assert half.grad.tolist() == [0.25, 0.25]
 
@@ -282,3 +289,15 @@ def test_state_and_a_scaler_that_is_off():
     assert w.tolist() == pytest.approx([0.9] * 3) and off.get_scale() == 1.0 and off.state_dict() == {} and not off.is_enabled()
     with pytest.raises(RuntimeError, match="empty"):
         scaler.load_state_dict(off.state_dict())
+
+
+@pytest.mark.parametrize("method", ["step", "unscale_"])
+def test_gradients_that_were_never_scaled_are_not_divided(method):
+    p = mg.ones(2, requires_grad=True)
+    o, scaler = optim.SGD([p], lr=1.0), mg.amp.GradScaler()
+    p.sum().backward()
+    with pytest.raises(RuntimeError, match=r"\[GradScaler\] nothing was scaled"):
+        getattr(scaler, method)(o)
+    assert p.tolist() == [1, 1] and p.grad.tolist() == [1, 1]
+    mg.amp.GradScaler(enabled=False).step(o)
+    assert p.tolist() == [0, 0]

@@ -253,3 +253,9 @@ def test_states_are_stacked_of_modules_that_train_alike():
     models[0].weight.requires_grad_(False)
     with pytest.raises(RuntimeError, match="in all modules or in none; got weight"):
         mg.func.stack_module_state(models)
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1])
+def test_a_chunk_is_not_empty(chunk_size):
+    with pytest.raises(ValueError, match=r"\[func.vmap\] chunk_size must be None or positive"):
+        func.vmap(mg.sin, chunk_size=chunk_size)

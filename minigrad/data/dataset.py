@@ -123,6 +123,12 @@ class Subset(Dataset[Sample]):
             return self.dataset[[self.indices[i] for i in index]]
         return self.dataset[self.indices[index]]
 
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """These samples, by `__getitems__` of the other data set if it has one."""
+        at = [self.indices[i] for i in indices]
+        together = getattr(self.dataset, "__getitems__", None)
+        return together(at) if callable(together) else [self.dataset[i] for i in at]
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -304,6 +304,8 @@ class DataLoader(Guarded, Generic[Sample]):
             raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
         if batch_size is not None:
             check_batch_size(batch_size)
+        if not isinstance(drop_last, bool):
+            raise ValueError(f"[DataLoader] drop_last should be a boolean value; got {drop_last!r}")
         self.dataset, self.batch_size = dataset, None if batch_sampler is not None else batch_size
         self.shuffle, self.drop_last = bool(shuffle), drop_last
         self.sampler, self.batch_sampler = sampler, batch_sampler
@@ -314,6 +316,7 @@ class DataLoader(Guarded, Generic[Sample]):
         self.timeout, self.worker_init_fn, self.persistent_workers = timeout, worker_init_fn, persistent_workers
         _check_context(multiprocessing_context, num_workers)
         self.multiprocessing_context, self.in_order = multiprocessing_context, in_order
+        self.pin_memory, self.pin_memory_device = pin_memory, pin_memory_device
         self._take = batch_taker(dataset) if collate_fn is None else None
         self._single = batch_size is None and batch_sampler is None
         self._epoch = 0

@@ -63,13 +63,21 @@ def _unit_rows(value: Tensor) -> Tensor:
     return logical_and(_lower(value), near.all(-1))
 
 
+def _is_square(value: Tensor) -> Tensor:
+    return full(value.shape[:-2], value.shape[-2] == value.shape[-1])
+
+
 def _symmetric(value: Tensor) -> Tensor:
+    if value.shape[-2] != value.shape[-1]:
+        return _is_square(value)
     near = (value - value.mT).abs() <= 1e-6 + 1e-5 * value.abs()
     return near.flatten(-2).all(-1)
 
 
 def _definite(value: Tensor, test: Callable[[Any, Any], Tensor] = gt) -> Tensor:
     even = _symmetric(value)                            # False of a matrix that is not finite, which has no eigenvalues
+    if value.shape[-2] != value.shape[-1]:
+        return even
     return logical_and(even, test(eigvalsh(where(even[..., None, None], value, 0.0)), 0).all(-1))
 
 
@@ -241,7 +249,7 @@ one_hot = Constraint("OneHot()", _one_hot, True, 1)
 lower_triangular = Constraint("LowerTriangular()", _triangular, event_dim=2)
 lower_cholesky = Constraint("LowerCholesky()", _lower, event_dim=2)
 corr_cholesky = Constraint("CorrCholesky()", _unit_rows, event_dim=2)           # its rows have the length 1
-square = Constraint("Square()", lambda v: full(v.shape[:-2], v.shape[-2] == v.shape[-1]), event_dim=2)
+square = Constraint("Square()", _is_square, event_dim=2)
 symmetric = Constraint("Symmetric()", _symmetric, event_dim=2)
 positive_semidefinite = Constraint("PositiveSemidefinite()", lambda v: _definite(v, ge), event_dim=2)
 positive_definite = Constraint("PositiveDefinite()", _definite, event_dim=2)

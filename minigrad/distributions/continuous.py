@@ -158,7 +158,8 @@ class Laplace(_LocScale):
     def icdf(self, value: Tensor) -> Tensor:
         """loc + scale log(2 p) for p < 1/2, loc - scale log(2 (1 - p)) above"""
         high = value > 0.5
-        return self.loc + self.scale * where(high, -1.0, 1.0) * log(2 * where(high, 1 - value, value))
+        part = log(2 * where(high, 1 - value, value))
+        return self.loc + self.scale * where(high, -part, part)
 
 
 class Cauchy(_LocScale):
@@ -194,8 +195,9 @@ class Cauchy(_LocScale):
     def icdf(self, value: Tensor) -> Tensor:
         """loc + scale tan(pi (p - 1/2)) = loc - scale / tan(pi p) = loc + scale / tan(pi (1 - p))"""
         high = value > 0.5
-        return self.loc + self.scale * where((value - 0.5).abs() < 0.25, (math.pi * (value - 0.5)).tan(), where(
-            high, 1.0, -1.0) / (math.pi * where(high, 1 - value, value)).tan())
+        tail = 1 / (math.pi * where(high, 1 - value, value)).tan()
+        return self.loc + self.scale * where((value - 0.5).abs() < 0.25, (math.pi * (value - 0.5)).tan(),
+                                             where(high, tail, -tail))
 
 
 class Gumbel(_LocScale):

@@ -432,6 +432,11 @@ class Multinomial(Distribution):
         return constraints.multinomial(self.total_count)
 
     @property
+    def param_shape(self) -> Size:
+        """The shape of the parameter."""
+        return self._categorical.param_shape
+
+    @property
     def mean(self) -> Tensor:
         """n p"""
         return self.total_count * self.probs

@@ -296,15 +296,6 @@ def _independent(p: Independent, q: Independent) -> Tensor:
 @register_kl(TransformedDistribution, TransformedDistribution)
 def _transformed(p: TransformedDistribution, q: TransformedDistribution) -> Tensor:
     """The divergence does not change under the same transforms."""
-    alike = len(p.transforms) == len(q.transforms) and all(
-        a is b or type(a) is type(b) and _plain(a) == _plain(b)
-        for a, b in zip(p.transforms, q.transforms, strict=True))
-    if not alike or p.event_shape != q.event_shape:
+    if p.transforms != q.transforms or p.event_shape != q.event_shape:
         raise NotImplementedError("[kl_divergence] two transformed distributions must have the same transforms")
     return kl_divergence(p.base_dist, q.base_dist)
-
-
-def _plain(transform: Any) -> dict[str, Any]:
-    """What makes a transform the one it is: its numbers, or its tensors themselves."""
-    return {k: id(v) if isinstance(v, Tensor) else v for k, v in vars(transform).items()
-            if k in ("loc", "scale", "event_dim", "exponent", "parts")}

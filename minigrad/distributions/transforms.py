@@ -208,6 +208,12 @@ class PowerTransform(Transform):
         return _sign(self.exponent)
 
 
+def _inside(y: Tensor) -> Tensor:
+    """y, where it was rounded to 0 or 1 the number next to it: what is inside (0, 1) stays inside."""
+    wide = finfo(y.dtype)
+    return y.clamp(float(wide.tiny), 1 - float(wide.eps))
+
+
 class SigmoidTransform(Transform):
     """y = 1 / (1 + e^-x)"""
 
@@ -215,11 +221,10 @@ class SigmoidTransform(Transform):
     sign = 1
 
     def _call(self, x: Tensor) -> Tensor:
-        return sigmoid(x)
+        return _inside(sigmoid(x))
 
     def _inverse(self, y: Tensor) -> Tensor:
-        wide = finfo(y.dtype)
-        y = y.clamp(float(wide.tiny), 1 - float(wide.eps))
+        y = _inside(y)
         return log(y) - log1p(-y)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -319,6 +324,9 @@ class ComposeTransform(Transform):
             self.domain = constraints.independent(first, n - first.event_dim) if n > first.event_dim else first
             self.codomain = constraints.independent(last, m - last.event_dim) if m > last.event_dim else last
             self.bijective = all([part.bijective for part in self.parts])       # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"ComposeTransform({', '.join(map(repr, self.parts))})"
 
     @property
     def inv(self) -> Transform:
@@ -737,10 +745,9 @@ class TransformedDistribution(Distribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """That of the base at x, or 1 minus it where y falls"""
-        value = self._checked(value)
         for transform in reversed(self.transforms):
             value = transform.inv(value)
-        return self._turned(self.base_dist.cdf(value))
+        return self._turned(self.base_dist.cdf(value))          # which checks x: the ends of the support are allowed
 
     def icdf(self, value: Tensor) -> Tensor:
         """The transformed quantile of the base"""

@@ -68,6 +68,9 @@ def _replaced(changed: Any, grads: tuple, what: str, where: str) -> tuple:
     if len(changed) != len(grads):
         raise RuntimeError(f"[Module] {what} returned an invalid number of {where}; got {len(changed)}, "
                            f"expected {len(grads)}")
+    for g in changed:
+        if g is not None and not isinstance(g, Tensor):
+            raise TypeError(f"[Module] {what} must return tensors or None; got {type(g).__name__}")
     return changed
 
 

@@ -125,9 +125,11 @@ def backwards(input: Tensor) -> Tensor:
 
 
 def reduce_ex(input: Tensor, protocol: Any) -> tuple[Any, ...]:
-    """For `pickle`: the class, the values, `requires_grad` (of a leaf) and the device."""
+    """For `pickle`: the class, the values, `requires_grad` (of a leaf) and the device; attributes, if the class has
+    them."""
     values = input.numpy(force=True).copy()
-    return _unpickled, (type(input), values, input.requires_grad and input.node is None, input.device.name)
+    return (_unpickled, (type(input), values, input.requires_grad and input.node is None, input.device.name),
+            getattr(input, "__dict__", None) or None)
 
 
 def _unpickled(kind: type, values: np.ndarray, requires_grad: bool, device: str) -> Tensor:

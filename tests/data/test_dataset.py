@@ -104,3 +104,12 @@ def test_types_of_samples():
 def test_pytorchs_name_of_the_room():
     from minigrad.utils.data import DataLoader as same
     assert same is DataLoader and mg.utils.data.TensorDataset is TensorDataset and mg.utils.data.__all__ is mg.data.__all__
+
+
+def test_a_subset_reads_several_samples_at_once():
+    class Together(Dataset):
+        def __getitems__(self, indices):
+            return [10 * i for i in indices]
+
+    assert Subset(range(5, 10), [4, 1, 2]).__getitems__([0, 2]) == [9, 7]
+    assert Subset(Subset(Together(), [4, 1, 2]), [2, 0]).__getitems__([0, 1]) == [20, 40]

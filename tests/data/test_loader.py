@@ -736,3 +736,10 @@ def test_arguments_of_a_loader_make_another():
         named = {name: getattr(loader, name) for name in ("batch_size", "num_workers", "prefetch_factor", "persistent_workers", "timeout", "drop_last")}
         assert [b.tolist() for b in DataLoader(loader.dataset, **named)] == [[0, 1], [2, 3]]
         assert loader.prefetch_factor == options.get("prefetch_factor", 2 if options else None)
+
+
+def test_a_loader_tells_its_options():
+    loader = DataLoader(range(4), pin_memory=True, drop_last=True)
+    assert loader.pin_memory is True and loader.drop_last is True and DataLoader(range(4)).pin_memory is False
+    with pytest.raises(ValueError, match="drop_last should be a boolean value; got 'no'"):
+        DataLoader(range(4), drop_last="no")

@@ -944,3 +944,47 @@ def test_densities_with_heavy_tails_far_out(dtype, x):
         log_sum, slope = (math.log(plus + x * x), 2 * x / (plus + x * x)) if abs(x) < 9 else (2 * math.log(abs(x)), 2 / x)
         assert y.item() == pytest.approx(constant - power / 2 * log_sum, rel=1e-5, abs=1e-6)
         assert at.grad.item() == pytest.approx(-power / 2 * slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [mg.float16, mg.float64])
+@pytest.mark.parametrize("kind", [D.Cauchy, D.Laplace, D.Gumbel, D.Normal])
+def test_quantiles_and_samples_have_the_dtype_of_the_parameters(kind, dtype):
+    d = kind(mg.tensor([0.5], dtype=dtype), mg.tensor([2.0], dtype=dtype))
+    q = mg.tensor([0.1, 0.4, 0.8], dtype=dtype)
+    assert {t.dtype for t in (d.icdf(q), d.sample(), d.rsample((3,)), d.cdf(d.icdf(q)))} == {dtype}
+    assert d.cdf(d.icdf(q)).tolist() == pytest.approx(q.tolist(), abs=2e-3)
+
+
+def test_the_end_of_the_support_has_a_distribution_function():
+    one = mg.ones(2)
+    for d in (D.LogNormal(0 * one, one), D.Weibull(one, one), D.InverseGamma(one, one)):
+        assert d.cdf(mg.zeros(2)).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="support"):
+        D.LogNormal(0 * one, one).cdf(-one)
+
+
+def test_a_sigmoid_stays_inside():
+    t = D.transforms.SigmoidTransform()
+    x = mg.tensor([-1e4, 1e4], dtype=mg.float64)
+    assert 0 < t(x)[0].item() < t(x)[1].item() < 1
+    d = D.TransformedDistribution(D.Uniform(0 * x, 0 * x + 1), [t.inv])
+    assert mg.isfinite(d.log_prob(x)).all().item()
+
+
+def test_transforms_with_equal_parameters_are_the_same():
+    p, q = (D.Weibull(mg.tensor([1.0, 2.0]), mg.tensor([1.5, 2.5])) for _ in range(2))
+    assert D.kl_divergence(p, q).tolist() == [0, 0]
+    with pytest.raises(NotImplementedError, match="the same transforms"):
+        D.kl_divergence(p, D.Weibull(mg.tensor([1.0, 3.0]), mg.tensor([1.5, 2.5])))
+
+
+def test_what_is_not_square_is_not_symmetric():
+    c = D.constraints
+    for constraint in (c.square, c.symmetric, c.positive_definite, c.positive_semidefinite):
+        assert constraint.check(mg.ones(4, 2, 3)).tolist() == [False] * 4
+
+
+def test_a_composition_tells_its_parts():
+    t = D.transforms
+    assert repr(t.ComposeTransform([t.ExpTransform(), t.AffineTransform(0, 1)])) == "ComposeTransform(ExpTransform(), AffineTransform())"
+    assert D.Multinomial(4, mg.ones(2, 3)).param_shape == (2, 3)

@@ -522,3 +522,19 @@ def test_hook_tables_hold_the_hooks():
     m._hook_options.update({n + 1: (True, False), n + 2: (True, False)})        # the first of a hook that was removed
     assert [m.register_forward_hook(lambda mod, args, out: out * 5).id for _ in range(2)] == [n + 1, n + 3]
     assert mg.equal(m(x), 100 * m.forward(x))
+
+
+@pytest.mark.parametrize("wrong", [3, "x", (2.0,), [1]])
+@pytest.mark.parametrize("where", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_a_backward_hook_returns_tensors(where, wrong):
+    m = nn.Linear(2, 2)
+    getattr(m, where)(lambda *_: wrong)
+    with pytest.raises(TypeError, match=r"\[Module\] a full backward (pre-)?hook must return tensors or None; got (int|str|float|list)"):
+        m(mg.ones(1, 2, requires_grad=True)).sum().backward()
+
+
+def test_pickles_keep_the_attributes_of_a_parameter():
+    p = nn.Parameter(mg.ones(2))
+    p.decay, p.names = 0.5, ["a"]
+    twin = pickle.loads(pickle.dumps(nn.ParameterList([p])))[0]
+    assert type(twin) is nn.Parameter and twin.requires_grad and twin.tolist() == [1, 1] and (twin.decay, twin.names) == (0.5, ["a"])

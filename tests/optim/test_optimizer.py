@@ -608,3 +608,11 @@ def test_a_differentiable_step_is_no_captured_one():
     with pytest.raises(RuntimeError, match="cannot be differentiable"):
         mg.capture(lambda: captured.step())()
     assert not mg.core.tape.observers
+
+
+def test_lbfgs_has_one_group():
+    p, q = mg.ones(2, requires_grad=True), mg.ones(1, requires_grad=True)
+    o = optim.LBFGS([p])
+    with pytest.raises(ValueError, match="LBFGS doesn't support per-parameter options"):
+        o.add_param_group({"params": [q]})
+    assert len(o.param_groups) == 1
