@@ -3,7 +3,7 @@ that neither has are refused."""
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import distributed
 
@@ -31,6 +31,30 @@ class Backend:
     """The names of backends: "mpi" and "nccl" are minigrad's."""
 
     UNDEFINED, GLOO, MPI, NCCL = "undefined", "gloo", "mpi", "nccl"
+
+
+class Replicate(NamedTuple):
+    """Of `torch.distributed.tensor`, whose tensors are refused: all processes have the whole. Libraries write tables of
+    these for when they are asked to spread a model."""
+
+
+class Shard(NamedTuple):
+    """Each process has a part along `dim`."""
+
+    dim: int
+
+
+class _StridedShard(NamedTuple):
+    """Each process has `split_factor` parts along `dim`."""
+
+    dim: int
+    split_factor: int
+
+
+class Partial(NamedTuple):
+    """Each process has a term of the sum, or what `reduce_op` says."""
+
+    reduce_op: str = "sum"
 
 
 def get_rank(group: Any = None) -> int:

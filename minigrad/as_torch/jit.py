@@ -52,6 +52,10 @@ class OptimizedModule(Module):
     """What `compile` would make of a module. It makes none."""
 
 
+class Unsupported(RuntimeError):
+    """What `torch._dynamo` would raise. It compiles nothing."""
+
+
 class TracerWarning(Warning):
     """What `trace` would warn of. It traces nothing."""
 
@@ -92,7 +96,8 @@ def export(fn: Function) -> Function:
     return fn
 
 
-script_method = unused = allow_in_graph = _overload_method = _script_if_tracing = export
+script_method = unused = allow_in_graph = assume_constant_result = _overload_method = export
+script_if_tracing = _script_if_tracing = export
 
 
 def ignore(drop: Any = False, **named: Any) -> Any:
@@ -128,7 +133,7 @@ def is_compile_supported(device_type: str) -> bool:
     return False
 
 
-is_tracing = is_compiling = is_dynamo_compiling = is_scripting
+is_tracing = is_compiling = is_dynamo_compiling = is_exporting = is_scripting
 
 
 def fuser(name: str) -> Any:
@@ -138,3 +143,6 @@ def fuser(name: str) -> Any:
 
 def reset() -> None:
     """Nothing was compiled."""
+
+
+TransformGetItemToIndex = nullcontext                   # of torch._dynamo: a 0-d tensor is an index as it is

@@ -17,14 +17,15 @@ _DATA = ".as_torch.small DistributedSampler default_collate"
 _KIND = ".as_torch.libraries T_co _DatasetKind _collate_fn_t _worker_init_fn_t"
 MODULES: dict[str, tuple[str, ...]] = {
     "functorch": (".as_torch.functorch", ".func", ".as_torch.small __version__ functionalize"),
-    "torch": (".as_torch.top", "", ".as_torch.jit ScriptFunction ScriptModule", ".as_torch.aten", ".nn.functional",
-              ".as_torch.switches"),
+    "torch": (".as_torch.top", "", ".as_torch.cuda Event Stream", ".as_torch.jit ScriptFunction ScriptModule",
+              ".as_torch.aten", ".nn.functional", ".as_torch.switches"),
     "torch._C": (".as_torch.subclass DisableTorchFunction DisableTorchFunctionSubclass"
                  " _TensorMeta _disabled_torch_function_impl", ".as_torch.library"),
     "torch._C._nn": (".as_torch.library _parse_to", ".nn.functional", ".as_torch.aten"),
     "torch.__config__": (".as_torch.switches parallel_info show",),
     "torch._jit_internal": (".as_torch.libraries Dict List Optional Tuple _overload boolean_dispatch", ".as_torch.jit"),
     "torch._VF": (".as_torch.aten", ""),
+    "torch._higher_order_ops": (),
     "torch._lowrank": ("",),
     "torch._ops": (".as_torch.library",),
     "torch._vmap_internals": (".func",),
@@ -64,6 +65,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.cuda.nvtx": (".as_torch.libraries mark range range_pop range_push",),
     "torch.cuda.jiterator": (),
     "torch.distributed": (".as_torch.distributed", ".distributed"),
+    **dict.fromkeys(("torch.distributed.tensor", "torch.distributed.tensor.placement_types"), (
+        ".as_torch.distributed Partial Replicate Shard _StridedShard",)),
     "torch.distributions": (".distributions", ".as_torch.exp_family ExponentialFamily"),
     **{f"torch.distributions.{name}": (".distributions", ".as_torch.exp_family ExponentialFamily") for name in (
         "bernoulli beta binomial categorical cauchy chi2 constraint_registry continuous_bernoulli dirichlet"
@@ -167,11 +170,13 @@ _PARALLEL = "minigrad has no parallel copies of a module; nn.parallel.Distribute
 _NO_STORAGE = "memory has no objects of its own; `data_ptr()`, `nbytes` and `numpy()` tell of it"
 # why a module of PyTorch has no place here
 REFUSED: dict[str, str] = {
+    "torch._higher_order_ops": "minigrad has no symbolic tracing",
     "torch.autograd.forward_ad": "minigrad has no forward mode; func.jvp computes the same products",
     "torch.export": "minigrad has no symbolic tracing; minigrad.capture records the launches of a step",
     "torch.nn.attention.flex_attention": "functional.scaled_dot_product_attention takes a mask, or is_causal=True",
     "torch.cuda.jiterator": "minigrad.op(kernels=...) compiles kernels that an op brings with it",
     "torch.distributed": "minigrad.distributed has collectives of all processes on MPI (mpiexec -n 4 python train.py)",
+    "torch.distributed.tensor": "minigrad has no tensors that are spread over processes",
     "torch.fft": "minigrad has real dtypes only",
     "torch.futures": "minigrad has no remote calls",
     "torch.fx": "minigrad has no symbolic tracing; minigrad.capture records the launches of a step",
@@ -193,6 +198,9 @@ REFUSED: dict[str, str] = {
 REFUSED_NAMES = {f"torch.{name}": reason for reason, names in (
     ("minigrad has real dtypes only", "cdouble cfloat chalf complex complex32 istft"
      " linalg.eig linalg.eigvals polar stft view_as_complex view_as_real"),
+    ("minigrad.capture records the launches of a step, on a GPU as such a graph", "cuda.CUDAGraph cuda.graph"
+     " cuda.make_graphed_callables cuda.StreamContext"),
+    ("minigrad has no symbolic tracing", "SymBool SymFloat SymInt"),
     ("they read and write pickles", "PyTorchFileReader PyTorchFileWriter"),
     ("a DataLoader's iterator has no class of its own", "utils.data.dataloader._BaseDataLoaderIter"
      " utils.data.dataloader._MultiProcessingDataLoaderIter utils.data.dataloader._SingleProcessDataLoaderIter"),
@@ -206,6 +214,8 @@ REFUSED_NAMES = {f"torch.{name}": reason for reason, names in (
      " nn.parallel.replicate nn.parallel.replicate.replicate nn.parallel.scatter"),
     ("minigrad has no quantized dtypes", "dequantize fake_quantize_per_channel_affine fake_quantize_per_tensor_affine"
      " qint32 qint8 quantize_per_channel quantize_per_tensor quint8"),
+    ("minigrad has no tensors of it; its limits need the package ml_dtypes", "float8_e4m3fn float8_e4m3fnuz"
+     " float8_e5m2 float8_e5m2fnuz float8_e8m0fnu"),
     ("minigrad has no sparse tensors", "sparse_bsc sparse_bsc_tensor sparse_bsr sparse_bsr_tensor sparse_coo sparse_csc"
      " sparse_csc_tensor sparse_csr sparse_csr_tensor")
     ) for name in names.split()}

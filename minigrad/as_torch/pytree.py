@@ -48,6 +48,17 @@ def _values(tree: Any) -> tuple[list[Any], Any]:
     return list(tree.values()), list(tree)
 
 
+class MappingKey(NamedTuple):
+    """Where in a dict an entry is."""
+
+    key: Any
+
+
+def _dict_flatten_with_keys(d: Any) -> tuple[list[Any], Any]:
+    """((where, entry) of each entry of a dict, its keys)."""
+    return [(MappingKey(key), value) for key, value in d.items()], list(d)
+
+
 SUPPORTED_NODES: dict[Any, NodeDef] = {kind: NodeDef(kind, apart, made) for kind, apart, made in (
     (tuple, _entries, lambda entries, _: tuple(entries)), (Size, _entries, lambda entries, _: tuple(entries)),
     (list, _entries, lambda entries, _: list(entries)),

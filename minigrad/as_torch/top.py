@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -39,7 +39,7 @@ __all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_wind
            "use_deterministic_algorithms", "vander"]
 
 # memory formats ask for strides, not for values: None leaves the option out
-contiguous_format = preserve_format = channels_last = channels_last_3d = None
+contiguous_format = preserve_format = legacy_contiguous_format = channels_last = channels_last_3d = None
 memory_format = layout = type(None)
 strided = None
 complex64, complex128 = np.dtype("complex64"), np.dtype("complex128")        # to compare with: no tensor has them
@@ -53,6 +53,9 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"minigrad.{'func' if name == 'vmap' else 'amp'}"), name)
     if name in ("_sample_dirichlet", "_standard_gamma"):
         return getattr(import_module("minigrad.as_torch.libraries"), name)
+    if name.startswith("float8_"):                          # to compare with, and for its limits
+        with suppress(ImportError):
+            return np.dtype(getattr(import_module("ml_dtypes"), name))
     if name == "torch":                                     # PyTorch imports itself
         return import_module(name)
     if name.startswith("_foreach_") and (hasattr(Tensor, name[9:]) or hasattr(Tensor, name[9:].removesuffix("_"))):
@@ -103,6 +106,11 @@ def fork_rng(devices: Iterable[Any] | None = None, enabled: bool = True, *args: 
     finally:
         for generator, state in states:
             generator.set_state(state)
+
+
+def get_device_module(device: Any = None) -> Any:
+    """`torch.cuda` for a GPU, else `torch.cpu`."""
+    return import_module("torch.cuda" if "cuda" in str(device) else "torch.cpu")
 
 
 def typename(obj: Any) -> str:

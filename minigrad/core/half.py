@@ -157,7 +157,7 @@ def finfo(dtype: Any = None) -> Any:
     """The limits of a float dtype (`eps`, `max`, `min`, `tiny`, `bits`, ...), as `numpy.finfo` gives them; of bfloat16
     too. Without `dtype`, those of the default float dtype."""
     of = default_float() if dtype is None else np.dtype(dtype)
-    if of.name != "bfloat16":
+    if of.isbuiltin != 2:
         return np.finfo(of)
     import ml_dtypes
     return ml_dtypes.finfo(of)

@@ -163,6 +163,28 @@ def test_what_a_program_asks_before_it_uses_a_package(door):
         rpc.init_rpc("worker")
 
 
+def test_what_libraries_write_down_and_do_not_use(door):
+    """Tables of placements and dtypes, annotations, nodes of trees: as transformers does when it is imported."""
+    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+    from torch._dynamo.exc import Unsupported
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+    from torch.distributed.tensor.placement_types import _StridedShard
+    from torch.utils import _pytree as pytree
+    with TransformGetItemToIndex(), pytest.raises(NotImplementedError, match="spread over processes"):
+        DTensor(1)
+    assert [*Shard(-1), *Partial(), *_StridedShard(1, 2)] == [-1, "sum", 1, 2] and Replicate() == Replicate()
+    assert issubclass(Unsupported, RuntimeError) and not isinstance(3, (door.SymInt, door.cuda.CUDAGraph, door.cuda.StreamContext))
+    assert not door.compiler.is_exporting() and door.get_device_module("cpu") is door.cpu and door.Event is door.cuda.Event
+    assert pytree._dict_flatten_with_keys({"a": 3}) == ([(pytree.MappingKey("a"), 3)], ["a"])
+    assert door._dynamo.assume_constant_result(len) is door.jit.script_if_tracing(len) is len and door.legacy_contiguous_format is None
+
+
+def test_limits_of_float8(door):
+    pytest.importorskip("ml_dtypes")
+    assert door.finfo(door.float8_e4m3fn).max == 448 and door.finfo(door.float8_e5m2).max == 57344
+    assert door.float8_e4m3fn != door.float16
+
+
 def test_functorch(door):
     import functorch
     net = nn.Sequential(nn.Linear(2, 3), nn.Tanh())
