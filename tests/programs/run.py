@@ -66,7 +66,8 @@ def run(program: Program, backend: str, source: Path, **options: str) -> dict[st
         places += [root, (root / program.path).parent, (root / program.path).parent.parent.parent] if {"path", "path2"} & {*program.needs} else []
         places += [HERE / "old_stand_ins"] if "tensorflow" in program.needs else []
         environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MINIGRAD_NUM_THREADS": "1",
-                       "PYTHONPATH": os.pathsep.join(map(str, places)), "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled"}
+                       "PYTHONPATH": os.pathsep.join(map(str, places)), "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled",
+                       "DDE_BACKEND": "pytorch"}
         environment.update(options)
         if "cpu" in program.needs:
             environment["RESULT_CPU"] = "1"

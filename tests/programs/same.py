@@ -211,7 +211,7 @@ def choosing(torch: Any) -> None:
         count = int(np.prod(sample_shape, dtype=int))
         with torch.no_grad():
             found = torch.multinomial(self.probs.reshape(-1, self.probs.shape[-1]), count, True)
-            return found.t().reshape(*sample_shape, *self.probs.shape[:-1])
+            return found.t().reshape((*sample_shape, *self.probs.shape[:-1]))
     torch.distributions.Categorical.sample = sample
 
 
