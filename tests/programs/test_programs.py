@@ -47,7 +47,7 @@ def test_a_program_computes_the_same(torch, tmp_path):
     (folder / "train.py").write_text(PROGRAM)
     (folder / "wrong.py").write_text(PROGRAM.replace("lr=0.01", "lr=0.01 if hasattr(torch, 'capture') else 0.02"))
     (folder / "stops.py").write_text("import torch\nif hasattr(torch, 'capture'): torch.no_such_name")
-    (folder / "prints.py").write_text("import torch\nprint(torch.arange(3) * 2.5)")
+    (folder / "prints.py").write_text("import torch\nprint(torch.arange(3) * 2.5, torch.distributions.Categorical(torch.ones(3)).sample())")
     said = {name: runner.judged(runner.programs(f"some/one | {name}.py | 3 |")[0], tmp_path, False) for name in ("train", "wrong", "stops", "prints")}
     assert said["train"][0] == "equal" and said["prints"][0] == "printed"
     assert len(said["train"][1]["losses"]) == 12 and said["train"][1]["end"] == "enough"        # the limit
