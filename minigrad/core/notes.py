@@ -15,19 +15,31 @@ from __future__ import annotations
 
 import dis
 import functools
+import gc
 import inspect
 import os
 import random
 import re
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import UserList, UserString, deque
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextvars import ContextVar
 from functools import partial
-from itertools import chain
-from operator import attrgetter, is_, itemgetter, methodcaller
+from itertools import chain, repeat
+from operator import attrgetter, getitem, is_, methodcaller
 from pathlib import Path
-from types import BuiltinMethodType, CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
+from types import (
+    BuiltinMethodType,
+    CellType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+)
 from typing import Any
 from weakref import WeakSet, ref
 
@@ -48,7 +60,8 @@ ATOMS = {*_SIMPLE, np.dtype, type(Ellipsis), type(NotImplemented)}
 _MISSING: Any = type("_Missing", (), {"__repr__": lambda _: "nothing"})()
 _END = (_MISSING,)
 _CACHED = type(functools.lru_cache(abs))
-_DRAWING = (random.Random, np.random.Generator, np.random.RandomState)
+_DRAWING = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator, np.random.SeedSequence)
+_STORED = (GetSetDescriptorType, MemberDescriptorType)
 _APPENDING = ("append", "extend", "insert", "appendleft")
 _BY_NAME = ("getattr", "hasattr", "setattr", "delattr")
 _WIDE = ("vars", "dir", "__dict__", "__getattribute__", "eval", "exec")     # may read any attribute
@@ -56,7 +69,10 @@ _WIDE = ("vars", "dir", "__dict__", "__getattribute__", "eval", "exec")     # ma
 _ASIDE = ("__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__repr__", "__str__", "__dir__", "__del__",
           "__getstate__", "__setstate__", "__reduce__", "__copy__", "__deepcopy__")
 _OWN_NAMES: Any = vars(ModuleType)["__dict__"]          # vars() of a module of as_torch loads all that it names
-_IMPORTING = {"modules", "import_module", "__import__"}
+_IMPORTING = {"import_module", "__import__"}
+_ASKING = {"hasattr", "getattr", "vars", "dir", "AttributeError", "NameError", "Exception", "suppress"}
+_STATES = {"getstate", "get_state", "bit_generator", "state", "copy", "deepcopy", "spawn", "generate_state"}
+_SPOKEN = {"__name__", "__qualname__", "__module__", "__doc__", "__annotations__"}
 _MAKERS = ("__init__", "__new__", "__dict__", "__weakref__", "__init_subclass__", "__class_getitem__")
 
 
@@ -65,12 +81,20 @@ def foreign(path: str | None) -> bool:
     return not path or path.startswith(_INSTALLED) or "site-packages" in path or "dist-packages" in path
 
 
+def _own_module(table: Mapping[str, Any]) -> bool:
+    """Are these the names of a module of the user's, or of one that a program makes itself?"""
+    path, spec = table.get("__file__"), table.get("__spec__")
+    return not foreign(path) if path else spec is None or spec.origin is None
+
+
 def equal(a: Any, b: Any) -> bool:
     """Is it the same object, or a number, a string or a tuple of such of the same type and value (-0.0 is not 0.0)?"""
     if a is b:
         return True
     if type(a) is not type(b):
         return False
+    if type(a) in (int, str, bytes):
+        return bool(a == b)
     if isinstance(a, _SIMPLE + (np.generic, np.dtype, slice, range)):
         return repr(a) == repr(b)
     return isinstance(a, (tuple, frozenset)) and len(a) == len(b) and all(map(equal, a, b))
@@ -146,9 +170,11 @@ class _Code:
         self.attributes: set[str] = set()
         self.stores: dict[str, str] = {}
         self.reads: set[str] = set()
+        self.constants = {c for c in code.co_consts if isinstance(c, (int, str))}
         line, constant, loaded = code.co_firstlineno, None, None
         steps = list(dis.get_instructions(code))
         self.wide = self.inward = False
+        self.asks = not _ASKING.isdisjoint(code.co_names)
         self.opened: set[str] = set()
         for i, s in enumerate(steps, 1):
             if s.opname.startswith("LOAD_") and s.opname != "LOAD_CONST" and (
@@ -184,14 +210,12 @@ class _Code:
         for inner in [c for c in code.co_consts if isinstance(c, CodeType)]:
             found = _code(inner)
             self.globals.update(found.globals)
-            self.imports |= found.imports
-            self.attributes |= found.attributes
             self.stores.update(found.stores)
-            self.reads |= found.reads
             self.wide |= found.wide or not found.opened.isdisjoint(code.co_cellvars)      # of a call
             self.inward |= found.inward
-            self.opened |= found.opened
-            self.texts |= found.texts
+            self.asks |= found.asks
+            for name in ("imports", "attributes", "reads", "opened", "texts", "constants"):
+                getattr(self, name).update(getattr(found, name))
 
 
 @functools.lru_cache(4096)
@@ -202,13 +226,8 @@ def _code(code: CodeType) -> _Code:
 @functools.lru_cache(4096)
 def own_class(cls: Any) -> bool:
     """Is it a class of the user's code?"""
-    module = sys.modules.get(cls.__module__)
-    return module is None or cls.__module__ == "__main__" or not foreign(getattr(module, "__file__", None))
-
-
-def _slots(cls: type) -> tuple[str, ...]:
-    slots = vars(cls).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+    module: Any = sys.modules.get(cls.__module__)
+    return not isinstance(module, ModuleType) or cls.__module__ == "__main__" or _own_module(_OWN_NAMES.__get__(module))
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
@@ -224,7 +243,7 @@ class Piece:
 
     def __init__(self, table: Any, names: Iterable[Any] | None, owner: str, counted: bool = False) -> None:
         self.table, self.owner, self.counted = table, owner, counted
-        self.names = None if names is None else tuple(names)
+        self.names = names if names is None or isinstance(names, frozenset) else tuple(names)
         self.length: int | None = None
         self.then = self.now()
 
@@ -240,7 +259,7 @@ class Piece:
             return self.owner, self.owner.split()[2]
         if self.owner == "the global":
             return f"the global {name}", name
-        return f"{self.owner}[{name!r}]" if type(self.names) is not tuple else f"{self.owner}.{name}", name
+        return f"{self.owner}[{name!r}]" if self.names is None else f"{self.owner}.{name}", name
 
     def now(self) -> dict[Any, Any]:
         """The entries that count."""
@@ -260,9 +279,14 @@ class Piece:
         if names is None and self.length is None and not isinstance(table, CellType):
             values = table.values() if isinstance(table, Mapping) else ()
             return ([table, values], []) if not isinstance(values, Iterator) else ([], [lambda: self.now().values()])
-        if names and isinstance(table, (dict, MappingProxyType)) and all(n in table for n in names):
-            return [], [partial(itemgetter(*names, names[0]), table)]
+        if names and self.length is None:
+            return [], [partial(map, table.get, names, repeat(_MISSING))]
         return [], [lambda: self.now().values()]
+
+    def direct(self) -> Iterable[Any]:
+        """The names, if all are in the table and looking there says all."""
+        there = type(self) is Piece and isinstance(self.table, (dict, MappingProxyType)) and self.names or ()
+        return there if all([n in self.table for n in there]) else ()
 
     def same(self) -> bool:
         """Are the entries what they were, by value where that decides? Then remembers the objects of now."""
@@ -281,12 +305,50 @@ class Piece:
 
 def _state(generator: Any) -> str:
     """The state of a generator of random numbers."""
-    return repr(generator.bit_generator.state if isinstance(generator, np.random.Generator) else
-                generator.getstate() if isinstance(generator, random.Random) else generator.get_state())
+    if isinstance(generator, random.Random):
+        return "" if isinstance(generator, random.SystemRandom) else repr(generator.getstate())
+    if isinstance(generator, np.random.RandomState):
+        return repr(generator.get_state())
+    return repr(getattr(getattr(generator, "bit_generator", generator), "state", None))
+
+
+@functools.lru_cache(512)
+def _method_names(cls: type) -> frozenset[str]:
+    """The methods that a class has of this package."""
+    return frozenset(n for base in cls.__mro__ if not own_class(base) for n, v in vars(base).items()
+                     if isinstance(v, FunctionType))
+
+
+def _context(value: ContextVar) -> Any:
+    try:
+        return value.get()
+    except LookupError:
+        return _MISSING
+
+
+def _owner(value: np.ndarray) -> Any:
+    """The array whose memory it is."""
+    while isinstance(value.base, np.ndarray):
+        value = value.base
+    return value
+
+
+def _array(value: np.ndarray) -> tuple:
+    return value.dtype, value.shape, value.tobytes()
+
+
+def _picked(value: Any, constants: set) -> tuple:
+    """The length of a container, and what it holds under constants of the code."""
+    count = len(value)
+    if isinstance(value, Mapping):
+        return count, *[value.get(c, _MISSING) for c in constants]
+    if isinstance(value, (list, tuple, deque)):
+        return count, *[value[c] for c in constants if type(c) is int and -count <= c < count]
+    return count, *[c in value for c in constants]
 
 
 class Attributes:
-    """The attributes of an object without `__dict__`, as a table."""
+    """Attributes of an object that are not in its `__dict__`, as a table."""
 
     def __init__(self, of: Any) -> None:
         self.of = of
@@ -304,16 +366,26 @@ class Still:
 
     def get(self, name: str, default: Any) -> Any:
         """True while it is."""
-        now = self.say()
-        return now is self.then or type(now) in (int, bytes) and now == self.then
+        return equal(self.say(), self.then)
 
 
 class Missing(Piece):
-    """Attributes that an object does not have, and may get; those that hide one of its class are among them."""
+    """Which of the names that code knows an object or a class has: it may get one that hides another, or that code only
+    asks for. Special methods of a class (`__bool__`) count too."""
+
+    def now(self) -> dict[Any, Any]:
+        names: Any = self.names
+        return {n: True for n in self.table if n in names or n[:2] == "__"}
 
     def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
-        """A look at the names, or at their number, is enough while none is added."""
-        return ([self.table], []) if len(self.table) < 6 else ([], [lambda: (len(self.table),)])
+        self.count = len(self.table)
+        return ([self.table], []) if self.count < 30 else ([], [lambda: (len(self.table) == self.count,)])
+
+    def same(self) -> bool:
+        if not super().same():
+            return False
+        self.count = len(self.table)
+        return True
 
 
 class Tensors(Piece):
@@ -335,6 +407,21 @@ class Tensors(Piece):
 
     def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
         return [], [lambda: map(self.slot, self.table)]
+
+
+class Methods(Piece):
+    """Methods of classes of this package that code calls: a program may replace them."""
+
+    def __init__(self, classes: list[type], names: Iterable[str], owner: str) -> None:
+        pairs = [(c, n) for c in classes for n in names if n in _method_names(c)]
+        self.of, self.called_so = [c for c, _ in pairs], [n for _, n in pairs]
+        super().__init__((), None, owner)
+
+    def now(self) -> dict[Any, Any]:
+        return dict(enumerate(map(getattr, self.of, self.called_so)))
+
+    def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
+        return [], [partial(map, getattr, self.of, self.called_so)]
 
 
 class Functions(Piece):
@@ -379,14 +466,17 @@ class Compared:
 
     def __init__(self, pieces: list[Piece]) -> None:
         self.pieces = pieces
-        parts = [p.parts() for p in pieces if not isinstance(p.table, CellType)]
+        entries = [(p.table, n) for p in pieces for n in p.direct()]
+        self.tables, self.names = [table for table, _ in entries], [n for _, n in entries]
+        parts = [p.parts() for p in pieces if not isinstance(p.table, CellType) and not p.direct()]
         self.cells = [p.table for p in pieces if isinstance(p.table, CellType)]
         self.views = [view for views, _ in parts for view in views]
         self.fetches = [fetch for _, fetches in parts for fetch in fetches]
         self.then = list(self._now())
 
     def _now(self) -> Iterator[Any]:
-        return chain(*self.views, map(_contents, self.cells), *map(_call, self.fetches), _END)
+        return chain(*self.views, map(_contents, self.cells), map(getitem, self.tables, self.names),
+                     *map(_call, self.fetches), _END)
 
     def same(self) -> bool:
         """Is everything as it was?"""
@@ -421,6 +511,8 @@ class Notes:
         self.opened: set[str] = set()               # names of objects of which code may read others
         self.bare: dict[int, Any] = {}              # these objects and their classes
         self.texts: set[str] = set()                # that may be in the names that are computed
+        self.asks = False                           # may it ask whether there is a name?
+        self.constants: set[Any] = set()            # whole numbers and texts that it has
         self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
         self.reads: set[str] = set()                # the names that are read, and not only appended to
         self._clear()
@@ -431,6 +523,8 @@ class Notes:
         self.pieces: list[Piece] = []
         # a tensor, and at first its array, requires_grad, node and version
         self.tensors: dict[int, tuple[Any, Any, bool, Any, int]] = {}
+        self.classes: dict[type, tuple] = {}        # of the user's, and their bases
+        self.large: set[int] = set()                # containers and arrays that are not compared whole
         self.functions: list[FunctionType] = []     # of the user's
         self.objects: list[Any] = []                # of classes of the user's
         for table in watched:
@@ -442,13 +536,16 @@ class Notes:
         """Finds everything from the roots: (object, what it is called)."""
         self.roots = roots
         count: Any = None
-        # code found late may name what was found early
-        while count != (now := (len(self.names), len(self.inward), len(self.opened), len(self.bare), len(self.texts),
-                                 self.wide)):
+        while count != (now := self.extent()):      # code found late may name what was found early
             count = now
             self._clear()
             for value, text in roots:
                 self.visit(value, text)
+
+    def extent(self) -> tuple:
+        """How much the code found so far names."""
+        return (len(self.names), len(self.inward), len(self.opened), len(self.bare), len(self.texts),
+                len(self.constants), self.wide, self.asks)
 
     def add(self, table: Any, names: Iterable[Any] | None, owner: str, counted: bool = False) -> Piece:
         """Notes a table."""
@@ -460,8 +557,8 @@ class Notes:
         self.pieces = [p for p in self.pieces if p.table is not table]
 
     def missing(self, table: Any, text: str, counted: bool = False) -> None:
-        """Notes that a `__dict__` has no entry of other names that the code knows."""
-        self.pieces.append(Missing(table, [n for n in self.names if n not in table], text, counted))
+        """Notes which of the names that the code knows a `__dict__` has."""
+        self.pieces.append(Missing(table, frozenset(self.names), text, counted))
 
     def tensor(self, t: Any) -> None:
         """Notes a tensor: its memory, whether it requires gradients, its hooks."""
@@ -490,25 +587,10 @@ class Notes:
         self.seen[id(value)] = value
         if isinstance(value, Variable):
             self.tensor(value)
-            if getattr(value, "__dict__", None):
-                self._attributes(value.__dict__, text)
-        elif kind is FunctionType:
-            self._function(value)
-        elif kind is MethodType:
-            self.visit(value.__func__, text)
-            self.visit(value.__self__, text)
-        elif kind is BuiltinMethodType:
-            self.visit(value.__self__, text)
-        elif isinstance(value, (partial, functools.partialmethod)):
-            for part in (value.func, value.args, value.keywords):
-                self.visit(part, text)
-        elif isinstance(value, property):
-            self.visit(value.fget, text)
-        elif isinstance(value, (staticmethod, classmethod)):
-            self.visit(value.__func__, text)
-        elif kind in (attrgetter, methodcaller):
-            made = value.__reduce__()
-            self.names.update(*[n.split(".") for n in (*made[1], *getattr(made[0], "args", ())) if isinstance(n, str)])
+            if own_class(kind):
+                self.object(value, text)
+            elif hasattr(value, "__dict__") and (self.asks or value.__dict__):
+                self._attributes(value.__dict__, text, self.reads_all_of(value))
         elif hasattr(kind, "_noted"):
             self.objects.append(value)
             value._noted(self, text)
@@ -518,6 +600,8 @@ class Notes:
                 self.object(value, text)
         elif isinstance(value, _DRAWING):
             self.drawing.append((value, text, _state(value)))
+            if not self.names.isdisjoint(_STATES):
+                self.add(Still(value, partial(_state, value)), ("state",), text)
         elif isinstance(value, ModuleType):
             self._module(value, value.__name__)
         elif isinstance(value, type):
@@ -526,8 +610,34 @@ class Notes:
         elif isinstance(value, Iterator) and not (own_class(kind) or hasattr(kind, "write")):
             raise RuntimeError(f"[capture] {text} is an iterator, which a replay would not advance; call next() "
                                "outside the captured function, and pass what it gives as an argument")
-        elif not self._told(value, text):
+        elif not (self._called(value, text) or self._told(value, text)):
             self._others(value, text)
+
+    def _called(self, value: Any, text: str) -> bool:
+        """Notes what is called: functions, methods and what wraps them. False for all else."""
+        kind: Any = type(value)
+        if kind is FunctionType:
+            self._function(value)
+        elif kind is CodeType:
+            self._reads(value, {})
+        elif kind is MethodType:
+            self.visit(value.__func__, text)
+            self.visit(value.__self__, text)
+        elif kind in (BuiltinMethodType, MethodWrapperType):
+            self.visit(value.__self__, text)
+        elif isinstance(value, (partial, functools.partialmethod)):
+            self._told_by(value, ("func", "args", "keywords"), text)
+            self._attributes(value.__dict__, text)
+        elif isinstance(value, property):
+            self.visit(value.fget, text)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self.visit(value.__func__, text)
+        elif kind in (attrgetter, methodcaller):
+            made = value.__reduce__()
+            self.names.update(*[n.split(".") for n in (*made[1], *getattr(made[0], "args", ())) if isinstance(n, str)])
+        else:
+            return False
+        return True
 
     def _opens(self, value: Any, text: str) -> None:
         """Keeps an object that has one of the names of which code computes names; is it one that may give such objects
@@ -543,24 +653,25 @@ class Notes:
         """Notes what says itself what is in it, at a replay again. False for all else."""
         kind: Any = type(value)
         say: Callable[[], Any] | None = None
-        if kind is ref:                             # a piece keeps what it compares: only whether the object is there
+        if isinstance(value, ref):                  # a piece keeps what it compares: only whether the object is there
             say, count = lambda: value() is None, len(self.objects)
             self.visit(value(), text)
             del self.objects[count:]
         elif kind is ContextVar:
-            say = partial(value.get, None)
+            say = partial(_context, value)
             self.visit(say(), text)
-        elif kind is _CACHED:
-            say = partial(lambda of: of.cache_info().currsize, value)
-            self.visit(value.__wrapped__, text)
         elif kind.__module__ in ("queue", "_queue", "threading", "_thread"):
             say = getattr(value, next((n for n in ("qsize", "is_set", "locked") if hasattr(kind, n)), ""), None)
             self.object(value, text)
+        elif hasattr(kind, "getvalue"):
+            say = value.getvalue if "getvalue" in self.names else None
         elif isinstance(value, np.ndarray):
             if value.nbytes <= _BYTES:
-                say = value.tobytes
+                say = partial(_array, value)
                 for item in value.flat if value.dtype.hasobject else ():
                     self.visit(item, text)
+            else:
+                self.large.add(id(_owner(value)))
             if own_class(kind):
                 self.object(value, text)
         else:
@@ -568,6 +679,7 @@ class Notes:
                 say = partial(bytes, value) if memoryview(value).nbytes <= _BYTES else None
             except TypeError:
                 return False
+            self._inside(value, text)
         if say is not None:
             self.add(Still(value, say), ("content",), text)
         return True
@@ -577,12 +689,44 @@ class Notes:
         kind: Any = type(value)
         if "__wrapped__" in getattr(value, "__dict__", ()):
             self.visit(value.__wrapped__, text)
+            if kind is _CACHED:
+                self._inside(value, text)
+        elif isinstance(value, (UserList, UserString)):
+            self._container(vars(value), text)
+            self.object(value, text)
         elif isinstance(value, (Mapping, WeakSet)) and not own_class(kind):
             self._container(value, text)
         elif kind.__module__.startswith("minigrad.distributions"):
             self._container(vars(value), text)
-        elif not kind.__module__.startswith("minigrad.") and kind.__module__ != "builtins":
+        elif kind.__module__.startswith(("minigrad.core", "minigrad.devices", "minigrad.ops")):
+            pass
+        elif own_class(kind) or hasattr(value, "__dict__") or any(map(inspect.isfunction, vars(kind).values())):
             self.object(value, text)
+        elif kind.__module__ != "builtins" or isinstance(value, (KeysView, ValuesView, ItemsView)):
+            self._inside(value, text)
+
+    def _inside(self, value: Any, text: str) -> None:
+        """Notes what an object that is written in C refers to (a view of a dict: the dict)."""
+        self.add(Still(value, lambda: tuple(gc.get_referents(value))), ("content",), text)
+        for inner in gc.get_referents(value):
+            if not isinstance(inner, (type, ModuleType)):
+                self.visit(inner, text)
+
+    def copied(self, value: Any) -> None:
+        """Notes that the step copies a list or an array: then all of it is compared, however large it is."""
+        if isinstance(value, np.ndarray) and id(_owner(value)) in self.large:
+            self.add(Still(value, partial(_array, value)), ("content",), "an array")
+        elif isinstance(value, (list, deque)) and id(value) in self.large:
+            self.add(value, None, "a list")
+
+    def _told_by(self, value: Any, names: Iterable[str], text: str) -> None:
+        """Notes attributes that are not in a `__dict__`; those that are made when they are read are not compared."""
+        table = Attributes(value)
+        found = [n for n in names if equal(table.get(n, _MISSING), table.get(n, _MISSING))]
+        if found:
+            self.add(table, found, text)
+        for n in names:
+            self.visit(table.get(n, None), f"{text}.{n}")
 
     def _module(self, value: Any, name: str) -> None:
         table = _OWN_NAMES.__get__(value)
@@ -592,17 +736,19 @@ class Notes:
             self.visit(value.mtrand._rand, name)
         elif name == "os" and not self.names.isdisjoint(("environ", "getenv")):
             self.visit(value.environ._data, "os.environ")
-        if not foreign(getattr(value, "__file__", None)):
+        if _own_module(table):
             self._attributes(table, name, id(value) in self.bare)
             self.visit(table.get("__getattr__"), name)
             return
+        if self.asks:
+            self.missing(table, name)
         named = [n for n in table if n in self.names and n != "modules"]
         inner = [n for n in named if isinstance(table[n], ModuleType)]
         entries = [n for n in named if n not in inner]                  # functions may be replaced
         if entries:
             self.add(table, entries, name)
         for n in named if not name.startswith("minigrad") else inner:
-            if n in inner or type(table[n]) in (list, dict):
+            if n in inner or type(table[n]) in (list, dict, type):
                 self.visit(table[n], f"{name}.{n}")
 
     def _function(self, function: FunctionType) -> None:
@@ -627,38 +773,58 @@ class Notes:
             return
         self.functions.append(function)
         self._attributes(function.__dict__, function.__qualname__)
-        found = _code(code)
-        self.names |= found.attributes
-        self.stores.update(found.stores)
-        self.reads |= found.reads
-        if code.co_name not in _ASIDE:
-            self.wide |= found.wide or found.inward and code not in self.methods
-            self.opened |= found.opened
-            self.texts |= {t for t in found.texts if len(t) > 1}
-        elif code.co_name.startswith("__getattr"):          # what it gives is found by no name
-            self.wide |= bool(self.opened)
-        there, known = function.__globals__, list(self.names if "globals" in found.globals else found.globals)
-        for table, named in ((vars(sys.modules["builtins"]), [n for n in known if n not in there]), (there, known)):
-            if named:                       # globals that are not there yet, too: one may hide a builtin
-                self.add(table, named, "the global" if table is there else "the builtin")
-        modules = [*found.imports]
-        if not _IMPORTING.isdisjoint(found.attributes):
-            modules += [*self.names, function.__module__]
-        for n, value in [*[(n, there.get(n)) for n in known], *[(n, sys.modules.get(n)) for n in modules]]:
-            self.visit(value, n)
+        self._spoken_of(function, function.__qualname__)
+        self._reads(code, function.__globals__)
         defaults = function.__defaults__ or ()
         names = code.co_varnames[code.co_argcount - len(defaults):code.co_argcount]
         self.visit(function.__kwdefaults__, code.co_name)
         for n, default in zip(names, defaults, strict=True):
             self.visit(default, n)
 
+    def _reads(self, code: CodeType, there: dict[str, Any]) -> None:
+        """Notes what a code names, and its globals; they are in `there`."""
+        found = _code(code)
+        self.names |= found.attributes
+        self.stores.update(found.stores)
+        self.reads |= found.reads
+        self.constants |= found.constants
+        self.asks |= found.asks
+        if code.co_name not in _ASIDE:
+            self.wide |= found.wide or found.inward and code not in self.methods
+            self.opened |= found.opened
+            self.texts |= {t for t in found.texts if len(t) > 1}
+        elif code.co_name.startswith("__getattr"):          # what it gives is found by no name
+            self.wide |= bool(self.opened)
+        known: Iterable[str] = found.globals
+        if "globals" in found.globals:
+            known = {*self.names}
+        for table, named in ((vars(sys.modules["builtins"]), [n for n in known if n not in there]), (there, [*known])):
+            if named:                       # globals that are not there yet, too: one may hide a builtin
+                self.add(table, named, "the global" if table is there else "the builtin")
+        modules = [n for name in found.imports for n in (name, f"{there.get('__package__')}.{name}")]
+        if not _IMPORTING.isdisjoint(found.attributes) or {"sys", "modules"} <= found.attributes:
+            modules += [*found.texts, *[n for n in self.names if n in sys.modules], there.get("__name__", "")]
+        if modules:
+            self.add(sys.modules, modules, "the module")
+        for n, value in [*[(n, there.get(n)) for n in known], *[(n, sys.modules.get(n)) for n in modules]]:
+            self.visit(value, n)
+
+    def _spoken_of(self, value: Any, text: str) -> None:
+        """Notes the name, the text and the like of a function or a class, where code names them."""
+        named = self.names.intersection(_SPOKEN)
+        if named:
+            self._told_by(value, named, text)
+
     def _container(self, value: Any, text: str) -> None:
         if len(value) > _MANY:
-            self.add(Still(value, partial(len, value)), ("length",), text)
+            self.large.add(id(value))
+            self.add(Still(value, partial(_picked, value, self.constants)), ("length",), text)
+            for item in _picked(value, self.constants):
+                self.visit(item, text)
             return
         if not isinstance(value, (tuple, frozenset)):
             self.add(value, None, text)
-        for item in list(value.values() if isinstance(value, Mapping) else value):
+        for item in list(chain(value, value.values()) if isinstance(value, Mapping) else value):
             self.visit(item, text)
 
     def reads_all_of(self, value: Any) -> bool:
@@ -697,10 +863,9 @@ class Notes:
                      and not hasattr(v, "__get__")]
             if named or methods:
                 self.add(vars(base), [*named, *methods], base.__name__)
-            if whole:
-                self.add(Still(base, partial(len, vars(base))), ("length",), base.__name__)
-            if base is not cls.__mro__[-2]:         # it may get a name that hides one of its bases
-                self.missing(vars(base), base.__name__)
+            self.missing(vars(base), base.__name__)
+            self.classes[base] = base.__bases__
+            self._spoken_of(base, base.__name__)
             for n in (*named, *methods):
                 value = vars(base)[n]
                 method: Any = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
@@ -733,17 +898,15 @@ class Notes:
         """Notes the attributes of an object that code names, and looks into the methods of its class."""
         kind: Any = type(value)
         self.members(kind)
-        if own_class(kind):
+        table, whole = getattr(value, "__dict__", None), self.reads_all_of(value)
+        if own_class(kind) or isinstance(table, dict):
             self.objects.append(value)
-        table = getattr(value, "__dict__", None)
         if isinstance(table, dict):
-            self._attributes(table, text, self.reads_all_of(value))
-            return
-        slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names or self.reads_all_of(value)]
-        if slots:
-            self.add(Attributes(value), slots, text)
-            for n in slots:
-                self.visit(getattr(value, n, None), f"{text}.{n}")
+            self._attributes(table, text, whole)
+        told = [n for base in kind.__mro__ for n, v in vars(base).items()
+                if isinstance(v, _STORED) and n[:2] != "__" and (n in self.names or whole and own_class(base))]
+        if told:
+            self._told_by(value, told, text)
 
     # ---- after the recording ----
 
@@ -809,9 +972,18 @@ class Notes:
         """What is compared before each replay, and what is compared after a change only."""
         tensors = [n[0] for n in self.tensors.values()]
         self.pieces += [TensorHooks(tensors, None, "hooks", counted=True), Defaults((), None, "default", counted=True)]
-        self.pieces.append(Functions(self.functions, None, "functions"))
-        self.pieces += [Tensors(found, "__class__", list(map(type, found)), counted) for counted in (False, True)
-                        if (found := [v for v in self.objects if hasattr(type(v), "_noted") is counted])]
+        if self.functions:
+            self.pieces.append(Functions(self.functions, None, "functions"))
+        if self.classes:
+            self.pieces.append(Tensors([*self.classes], "__bases__", [*self.classes.values()], False))
+        for counted in (False, True):
+            objects = [v for v in self.objects if hasattr(type(v), "_noted") is counted]
+            held = [v for v in objects if type(getattr(v, "__dict__", None)) is dict]
+            self.pieces += [Tensors(found, slot, list(map(then, found)), counted) for found, slot, then in (
+                (objects, "__class__", type), (held, "__dict__", vars)) if found]
+        tensors = Variable.__subclasses__()
+        kinds: Any = {type(v) for v in self.objects if hasattr(type(v), "_noted")}
+        self.pieces += [p for p in [Methods([*kinds, *tensors], self.names, "methods")] if p.then]
         self.add(vars(devices), ("default_name",), "minigrad.devices")
         return Compared([p for p in self.pieces if not p.counted]), Compared([p for p in self.pieces if p.counted])
 

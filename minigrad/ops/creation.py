@@ -50,6 +50,8 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     if isinstance(data, Tensor):
         values = data.numpy(force=True)
         return values if dtype is None else values.astype(np.dtype(dtype), copy=False)
+    if mode.recorder is not None:
+        mode.recorder.notes.copied(data)
     if on_gpu(data):
         data = _shared(data).numpy(force=True)
     if isinstance(data, np.generic) and dtype is not None:

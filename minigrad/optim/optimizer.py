@@ -510,6 +510,10 @@ class Optimizer(Guarded):
         if not type(self).__module__.startswith("minigrad."):
             notes.object(self, text)
         notes.add(self.__dict__, ("param_groups", "state"), text)
+        if "defaults" in notes.names:
+            notes.add(self.defaults, None, text)
+        if "state" in notes.names:
+            self._noted_state(notes)
         for table in (self.param_groups, *[g["params"] for g in self.param_groups]):
             notes.add(table, None, f"{text}.param_groups")
         if "param_groups" in notes.names:

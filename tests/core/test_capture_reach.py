@@ -7,11 +7,14 @@ from __future__ import annotations
 import argparse
 import array
 import collections
+import configparser
 import contextvars
 import ctypes
 import dataclasses
 import functools
 import importlib
+import io
+import logging
 import operator
 import os
 import queue
@@ -329,10 +332,137 @@ def holders():
             scaled_by(lambda: w._version + 1, lambda: w.add_(0)), scaled_by(cached, lambda: (values.insert(0, 2.0), cached.cache_clear()))]
 
 
+def late_names():
+    """Names that come later, which code only asks for, or which hide others."""
+    class Base:
+        pass
+
+    class Plain(Base):
+        pass
+
+    class Meta(type):
+        pass
+
+    class Made(metaclass=Meta):
+        pass
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return x * getattr(self, "rate", 1.0)
+
+    class Swapped(Base):
+        rate = 1.0
+
+    class Other:
+        rate = 4.0
+
+    def tried(x):
+        try:
+            return x * plain.rate
+        except AttributeError:
+            return x
+    o, plain, net, swapped = argparse.Namespace(rate=1.0), Plain(), Net(), Swapped()
+    to = lambda of, value=2.0, name="rate": lambda: setattr(of, name, value)       # noqa: E731
+    p, own = nn.Parameter(mg.ones(3)), type("Own", (nn.Parameter,), {"rate": 1.0})(mg.ones(3))
+    named = lambda: 1.0     # noqa: E731
+    return [scaled_by(lambda: getattr(plain, "rate", 1.0), to(Base), to(Plain, 3.0)), scaled_by(lambda: getattr(Plain, "rate", 1.0), to(Plain)),
+            (tried, [to(Plain)]), (lambda x: net(x), [to(Net), to(net, 3.0)]), scaled_by(lambda: getattr(Made, "rate", 1.0), to(Meta)),
+            scaled_by(lambda: 2.0 if plain else 1.0, to(Plain, lambda self: False, "__bool__")),
+            scaled_by(lambda: getattr(plain, "rate", 1.0), to(Plain, lambda self, name: 4.0, "__getattr__")),
+            scaled_by(lambda: swapped.rate if hasattr(swapped, "rate") else 9.0, to(Swapped, (Other,), "__bases__"), lambda: delattr(Swapped, "rate")),
+            scaled_by(lambda: getattr(p, "rate", 1.0), to(p)), scaled_by(lambda: own.rate, to(type(own)), to(own, 3.0)),
+            scaled_by(lambda: len(named.__name__), to(named, "renamed", "__name__")), scaled_by(lambda: o.rate, to(o, {"rate": 3.0}, "__dict__")),
+            scaled_by(lambda: getattr(mg, "a_late_name", 1.0), to(mg, 2.0, "a_late_name"), lambda: delattr(mg, "a_late_name"))]
+
+
+def of_others():
+    """Objects of the standard library, which its own code or code in C reads."""
+    table, values, raw = {"a": 1.0}, [1.0], ctypes.c_double(1.0)
+    kept, objects = [argparse.Namespace(k=1.0)], collections.UserList([argparse.Namespace(k=1.0)])
+    listed, text, chain = collections.UserList([1.0]), collections.UserString("12"), collections.ChainMap({}, table)
+    view, ordered, pointer, fetch = table.values(), collections.OrderedDict(a=1.0), ctypes.pointer(raw), ([1.0],).__getitem__
+    ordered_view, stream = ordered.items(), io.StringIO("1")
+    default = contextvars.ContextVar("default", default=[1.0])       # noqa: B039
+    error, shaped = ValueError(1.0), np.ones(4)
+    options, keys = configparser.ConfigParser(), {}
+    options.read_string("[a]\nk=1")
+    part, ordering = functools.partial(abs), functools.cmp_to_key(lambda a, b: (a - b) * values[0])
+    reference = weakref.WeakMethod(kept[0].__init__)
+    kept.append(reference)
+
+    class Of:
+        k = 1.0
+
+    @functools.cache
+    def cached(n=0):
+        return values[0]
+    of = Of()
+    keys[of] = 1
+    part.k = 1.0
+    cached()
+
+    def refill():
+        cached.cache_clear()
+        values[0] = 2.0
+        cached()
+        values[0] = 1.0
+    to = lambda of, name, value=2.0: lambda: setattr(of, name, value)       # noqa: E731
+    return [scaled_by(lambda: sum(view), lambda: table.update(b=2.0)), scaled_by(lambda: sum(v for _, v in ordered_view), lambda: ordered.update(a=2.0)),
+            scaled_by(lambda: sum(listed), lambda: listed.append(2.0)), scaled_by(lambda: objects[0].k, to(objects[0], "k")),
+            scaled_by(lambda: float(str(text)), to(text, "data", "3")), scaled_by(lambda: chain["a"], lambda: chain.maps.insert(0, {"a": 2.0})),
+            scaled_by(lambda: pointer.contents.value, to(raw, "value")), scaled_by(lambda: fetch(0)[0], lambda: fetch(0).insert(0, 2.0)),
+            scaled_by(lambda: float(stream.getvalue()), lambda: stream.write("2")),
+            scaled_by(lambda: default.get()[0], lambda: default.get().insert(0, 2.0)),
+            scaled_by(lambda: error.args[0], to(error, "args", (2.0,))),
+            scaled_by(lambda: options.getfloat("a", "k"), lambda: options.set("a", "k", "2")),
+            scaled_by(lambda: next(iter(keys)).k, to(of, "k")), scaled_by(lambda: part.k, to(part, "k")),
+            scaled_by(lambda: sorted([3.0, 1.0], key=ordering)[0], lambda: values.insert(0, -1.0)),
+            scaled_by(cached, refill),
+            scaled_by(lambda: shaped.shape[0], to(shaped, "shape", (2, 2))),
+            scaled_by(lambda: float(f"{kept[0].k}"), to(kept[0], "k"))]
+
+
+def made_modules():
+    """Modules that a program makes or replaces, and what it replaces in this package."""
+    module, other = types.ModuleType("a_made_module"), types.ModuleType("a_made_module")
+    module.rate, other.rate, module.of = 1.0, 3.0, argparse.Namespace(rate=1.0)
+    sys.modules["a_made_module"] = module
+    sys.modules.pop("a_missing_module", None)
+    linear, keep = nn.Linear(3, 3), nn.Linear.forward
+    large, vocabulary, many = np.ones(300_000), {str(i): i for i in range(5000)}, list(range(5000))
+    data = mg.data.TensorDataset(mg.ones(4, 1))
+    part, w = mg.data.Subset(data, [0, 1]), nn.Parameter(mg.ones(3))
+    optimizer = optim.SGD([w], lr=0.1)
+
+    def imported(x):
+        import a_made_module
+        return x * a_made_module.rate
+
+    def missed(x):
+        try:
+            import a_missing_module
+        except ImportError:
+            return x
+        return x * a_missing_module.rate
+
+    def replace():
+        sys.modules["a_made_module"] = other
+    to = lambda of, name="rate", value=2.0: lambda: setattr(of, name, value)       # noqa: E731
+    return [scaled_by(lambda: module.of.rate, to(module.of)), scaled_by(lambda: getattr(module, "late", module.rate), to(module), to(module, "late", 5.0)),
+            (imported, [replace]),
+            (missed, [lambda: sys.modules.update(a_missing_module=other), lambda: sys.modules.pop("a_missing_module")]),
+            (lambda x: linear(x), [to(nn.Linear, "forward", lambda self, x: x * 4), to(nn.Linear, "forward", keep)]),
+            (lambda x: x * mg.tensor(large)[:3], [lambda: large.fill(2.0)]), (lambda x: x * mg.tensor(many)[:3], [lambda: many.insert(0, 2)]),
+            scaled_by(lambda: vocabulary["7"], lambda: vocabulary.update({"7": 1})), scaled_by(lambda: many[-1], lambda: many.__setitem__(-1, 1)),
+            (lambda x: x * part[0][0], [lambda: data.tensors[0].mul_(2)]),
+            scaled_by(lambda: optimizer.defaults["lr"], lambda: optimizer.defaults.update(lr=0.5))]
+
+
 @pytest.mark.parametrize("kind, number", [(kind, i) for kind, count in ((containers, 9), (functions, 5), (classes, 2), (hooks, 2),
                                                                         (members, 5), (families, 3), (computed_names, 15),
                                                                         (objects_of_computed_names, 14),
-                                                                        (classes_of_classes, 8), (other_modules, 7), (holders, 13)) for i in range(count)])
+                                                                        (classes_of_classes, 8), (other_modules, 7), (holders, 13), (late_names, 13),
+                                                                        (of_others, 18), (made_modules, 11)) for i in range(count)])
 def test_changes_are_seen(kind, number, monkeypatch):
     seen = []
     for wrap in (lambda f: f, mg.capture):
@@ -513,3 +643,44 @@ def test_a_returned_container_is_a_new_one_at_each_call():
 def test_a_returned_iterator_is_refused():
     with pytest.raises(RuntimeError, match="returns an iterator.*return a list"):
         mg.capture(lambda x: iter([x + 1]))(mg.ones(3))
+
+
+def test_what_other_packages_change_for_themselves_is_left_to_them():
+    """A log, a generator with a seed, a context of NumPy: they change while the step runs, which is nothing it reads."""
+    seen, logger = [], logging.getLogger("minigrad.test.log")
+    logger.setLevel(logging.INFO)
+    handler = logging.StreamHandler(io.StringIO())
+    logger.addHandler(handler)
+
+    def run(x):
+        logger.info("a step of %s", x.shape)
+        seen.append(1)
+        with np.errstate(all="ignore"):
+            return x * float(np.random.default_rng(3).random()) * random.Random(4).random()
+    step = mg.capture(run)
+    first = step(mg.ones(2)).tolist()
+    for _ in range(4):
+        logger.info("outside")
+        assert step(mg.ones(2)).tolist() == first
+    assert len(seen) <= 2 and [len(p) for p in step.programs.values()] == [1]
+    logger.removeHandler(handler)
+
+
+def test_a_schedule_of_ones_own_inside_is_recorded_once():
+    class Half(optim.lr_scheduler.LRScheduler):
+        def get_lr(self):
+            return [g["lr"] * 0.5 for g in self.optimizer.param_groups]
+    w = nn.Parameter(mg.ones(1))
+    optimizer = optim.SGD([w], lr=1.0)
+    schedule = Half(optimizer)
+
+    @mg.capture
+    def step(x):
+        optimizer.zero_grad()
+        (w * x).sum().backward()
+        optimizer.step()
+        schedule.step()
+    rate = optimizer.param_groups[0]["lr"]
+    for _ in range(4):
+        step(mg.ones(1))
+    assert w.item() == 1 - rate * 1.875 and sum(map(len, step.programs.values())) == 1
