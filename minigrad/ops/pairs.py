@@ -17,6 +17,7 @@ import numpy as np
 from ..core.half import rounds_once
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail, is_float, promote, result_type
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from .arguments import named
 from .arguments import sizes as shape_given
 from .convert import cast
@@ -336,6 +337,8 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
     w = often if much is None else much if often is None else mul(often, much)
     divisor: Any = builtins.max(n - correction, 0)
     if w is None:
+        if not divisor:
+            warn(f"[cov] divides by n - correction, which is not positive; got {have}, correction {correction}")
         apart = left = sub(x, mean(x, 1, True))
     else:
         total = sum(w)

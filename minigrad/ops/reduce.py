@@ -24,6 +24,7 @@ from ..core.op import Primitive, op
 from ..core.out import writes
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
 from ..core.tensor import MinMax, Tensor, ValuesIndices
+from ..core.warning import warn
 from ..devices import native
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import BLOCKS, THREADS, Launch, ceil_div, launch, over, power_of_two
@@ -540,6 +541,9 @@ def moments(x: Tensor, *, axes: tuple[int, ...], correction: float, keepdim: boo
 def _moments_rule(x: Layout, *, axes: tuple[int, ...], correction: float, keepdim: bool, rooted: bool) -> None:
     if not is_float(x.dtype):
         fail("var", "needs a floating-point tensor", x, "convert with .float()")
+    if extent(x, axes) <= correction:
+        warn(f"[var] divides by count - correction, which is not positive: the result is nan or inf; got {x}, "
+             f"dim {list(axes)}, correction {correction}")
 
 
 moments.called = "var"

@@ -166,6 +166,7 @@ def test_float64_whose_sums_or_squares_leave_the_range(shape, dim, size):
     assert mg.tensor([INF, 1.0], dtype=mg.float64).norm().item() == INF
 
 
+@pytest.mark.filterwarnings("ignore:.var. divides by count")
 @pytest.mark.parametrize("shape, dim", [((0,), 0), ((0, 3), 0), ((3, 0), 0), ((2, 0, 3), (0, 1)), ((0, 0), 1)])
 def test_float64_of_no_elements(shape, dim):
     """What is not finite is computed again: of nothing, there is nothing to read."""
@@ -198,3 +199,11 @@ def test_float64_deviations_of_equal_and_of_close_numbers():
         got = mg.tensor(values).std(1).numpy()
         assert got[0] == got[2] == 0
         np.testing.assert_allclose(got[1], (values[1, 7] - size) / 50 ** 0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize("call", [lambda: mg.ones(1, 13).var(0), lambda: mg.ones(13, 5).std(1, correction=5),
+                                  lambda: mg.cov(mg.ones(13, 1)), lambda: mg.corrcoef(mg.ones(11, 1))])
+def test_a_variance_of_too_few_elements_warns(call):
+    """The result is nan, and nothing else would say why. Once for each signature."""
+    with pytest.warns(UserWarning, match=r"\[(var|cov)\] divides by .* - correction, which is not positive"):
+        call()
