@@ -47,9 +47,9 @@ def is_operand(*values: Any) -> bool:
     return all([is_number(v) or isinstance(v, (Tensor, np.ndarray)) for v in values])
 
 
-def _not_all_numbers(inputs: tuple) -> tuple:
+def _not_all_numbers(op: Elementwise, inputs: tuple) -> tuple:
     """The inputs, the first a tensor where they are two numbers: `div(7, 2)` has no dimensions."""
-    two = len(inputs) == 2 and is_number(inputs[0]) and is_number(inputs[1])
+    two = op.numbers and len(inputs) == 2 and is_number(inputs[0]) and is_number(inputs[1])
     return (functions.as_tensor(inputs[0]), inputs[1]) if two else inputs
 
 
@@ -64,7 +64,7 @@ class Elementwise(Primitive):
     * `options(*inputs, **options)`: what further keyword arguments mean: other inputs, or the result itself;
     * `selects`: the first operand is a bool condition, of which only the shape counts for promotion;
     * `picks`: each element of the result is one of the operands', so that numbers must fit its dtype;
-    * `tensors`: the first so many arguments may not be numbers, as PyTorch has it (the operators and `call` take them);
+    * `tensors`: so many first arguments may not be numbers (operators and `call` take them); `numbers`: both may be;
     * `domain`: where samples are drawn from, for all inputs or one each; `stack`: local memory of the CUDA kernel;
     * `power`: the second operand counts factors; `writes`: into `out=` (core/out.py); `once`, `commutes`: core/half.py.
     """
@@ -74,7 +74,7 @@ class Elementwise(Primitive):
                  tensors: int = 0, kernel: str = "", kernel_kinds: str = "bif", dtypes: Callable | None = None,
                  options: Callable | None = None, selects: bool = False, picks: bool = False, power: bool = False,
                  once: Once = "", commutes: bool = False, writes: tuple[How, ...] = ("cast",), stack: int = 0,
-                 doc: str | None = None) -> None:
+                 numbers: bool = False, doc: str | None = None) -> None:
         super().__init__(name, self.prepare_plan, vjps, inputs.split(), doc, attributes=())
         self.function, self.result, self.kinds, self.tensors = function, result, kinds, tensors
         self.kernel_name, self.kernel_kinds, self.dtypes, self.options = kernel or name, kernel_kinds, dtypes, options
@@ -89,7 +89,7 @@ class Elementwise(Primitive):
                    wide="f" in kernel_kinds and len(self.inputs) == 2 and result != "bool")
             work(self.kernel_name, each(1) if kernel_kinds != "size" else None)     # that only moves elements
         self.sample_function, self.error_function = self.plain_samples, self.plain_errors
-        self.oracle, self.once, self.commutes = oracle or function, once, commutes
+        self.oracle, self.once, self.commutes, self.numbers = oracle or function, once, commutes, numbers
 
     def __call__(self, *inputs: Any, out: Tensor | None = None, **named: Any) -> Tensor:
         if named:
@@ -121,7 +121,7 @@ class Elementwise(Primitive):
                 return self.into(out, *inputs)
         result = self.call(*inputs)
         if result is NotImplemented:
-            result = self.call(*_not_all_numbers(inputs))
+            result = self.call(*_not_all_numbers(self, inputs))
             if result is NotImplemented:
                 self.refuse(inputs)
         return result if out is None else into(self, out, result)
@@ -132,7 +132,7 @@ class Elementwise(Primitive):
 
     def _optional(self, inputs: tuple, named: dict[str, Any]) -> Any:
         """What options mean: other inputs, or the result; in half precision the result, rounded once."""
-        inputs = _not_all_numbers(inputs)
+        inputs = _not_all_numbers(self, inputs)
         dtype = half_result(inputs)
         if dtype is not None:
             return in_float32(self, dtype, *inputs, **named)

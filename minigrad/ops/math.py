@@ -167,24 +167,24 @@ def _masks_count(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
 
 
 add = Elementwise("add", np.add, "input other", {"input": lambda g: g, "other": lambda g: g}, options=_scaled("add"),
-                  once="always", commutes=True,
+                  once="always", commutes=True, numbers=True,
                   doc="input + alpha * other, in the promoted dtype.\n\n"
                       "Tensors or numbers, which broadcast; of bools, their logical or. RuntimeError for a float\n"
                       "`alpha` with integer tensors.")
 sub = Elementwise("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if",
-                  dtypes=_no_masks, options=_scaled("sub"), once="always",
+                  dtypes=_no_masks, options=_scaled("sub"), once="always", numbers=True,
                   doc="input - alpha * other, in the promoted dtype.\n\n"
                       "Tensors or numbers, which broadcast. NotImplementedError for a bool operand.")
 mul: Elementwise = Elementwise(
     "mul", np.multiply, "input other",
     {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)},
-    once="alike", commutes=True,
+    once="alike", commutes=True, numbers=True,
     doc="input * other, in the promoted dtype. Tensors or numbers, which broadcast; of bools, their logical and.")
 div: Elementwise = Elementwise(
     "div", np.true_divide, "input other",       # no rule keeps the quotient: programs go on to change it in place
     {"input": lambda g, other: div(g, other),
      "other": lambda g, input, other: neg(div(mul(g, div(input, other)), other))},
-    result="float", domain=((-2.0, 2.0), _POSITIVE), options=_rounded, once="number",
+    result="float", domain=((-2.0, 2.0), _POSITIVE), options=_rounded, once="number", numbers=True,
     doc="input / other; integers and bools give the default float.\n\n"
         "With `rounding_mode` \"floor\" or \"trunc\" the quotient is rounded down or towards 0: integers then stay\n"
         "integers, and the gradient is 0.")
@@ -218,7 +218,7 @@ minimum = Elementwise(
 floor_divide = Elementwise(
     "floor_divide", _whole(np.floor_divide), "input other",
     {"input": lambda g: zeros_of(g), "other": lambda g: zeros_of(g)}, kinds="if", kernel_kinds="f",
-    domain=((-9.0, 9.0), _WHOLE), oracle=np.floor_divide,
+    domain=((-9.0, 9.0), _WHOLE), oracle=np.floor_divide, numbers=True,
     doc="floor(input / other), in the promoted dtype. The gradient is 0. RuntimeError for an integer divisor of 0.")
 remainder = Elementwise(
     "remainder", _whole(np.remainder), "input other",

@@ -121,3 +121,6 @@ def test_two_numbers_give_a_tensor_without_dimensions():
         mg.add("2", 3)
     with pytest.raises(TypeError, match="at least one a tensor"):
         mg.exp(2.0)
+    for other in (mg.pow, mg.remainder, mg.bitwise_and, mg.float_power):        # those of which PyTorch wants a tensor
+        with pytest.raises(TypeError):
+            other(2, 3)
