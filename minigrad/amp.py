@@ -271,7 +271,8 @@ class GradScaler:
 
     def unscale_(self, optimizer: Any) -> None:
         """Divides the gradients of the optimizer's parameters by the scale, in place: before clipping, say. `step` does
-        it otherwise. RuntimeError if it was done since the last update; ValueError for float16 gradients."""
+        it otherwise. RuntimeError if it was done since the last update, or if nothing was ever scaled; ValueError for
+        float16 gradients."""
         if not self._enabled:
             return
         if not self._scaled:

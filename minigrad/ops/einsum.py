@@ -30,7 +30,8 @@ __all__ = ["inner", "einsum", "tensordot"]
 def inner(input: Tensor, other: Tensor) -> Tensor:
     """Sums of products over the last dimension of both.
 
-    Shapes: input (*, n), other (**, n) -> (*, **). If one of them has no dimension, it is their product.
+    Shapes: input (*, n), other (**, n) -> (*, **). If one of them has no dimension, it is their product. RuntimeError
+    for last dimensions of different sizes.
     """
     if not input.array.layout.ndim or not other.array.layout.ndim:
         return mul(input, other)
