@@ -22,11 +22,13 @@
  * cut, by shape alone, into pieces: one group of a few small images or of a part of a large one. A piece copies its
  * part of the source into scratch memory that stays in cache, with the zeros around it and without the step: columns
  * and rows that differ by a step are neighbours there, in one plane for each residue that a tap needs. So neighbouring
- * outputs read neighbours, whatever the stride, the dilation and the padding. Then one of two ways:
+ * outputs read neighbours, whatever the stride, the dilation and the padding. Then one of three ways:
  *
  *   straight:  a tile of outputs x positions is summed straight from the scratch memory. All rows of a padded plane
  *              form one line; positions between the rows are computed, too, and dropped. This is for depthwise and
  *              1 x 1 convolutions, and for long rows.
+ *   turned:    the same with vectors of outputs, for up to 14 positions of a row: nothing is dropped, but the sums must
+ *              be transposed. This is for whole vectors of outputs, and sums over many steps.
  *   strips:    a matrix product, where dropping would cost more than packing (small images): a = weights [m, steps],
  *              b = source under (channel, tap) x positions. Only a strip of b is written out at a time, in the order in
  *              which the tile of gemm.h reads it.
@@ -35,8 +37,8 @@
  * 3 x 3 kernels without a step, over many channels, are left to winograd.c, which needs fewer multiplications. What
  * follows is for all others.
  *
- * The gradient of the weights is the product over positions, source x g, 256 positions at a time; for few outputs it is
- * sums of products of rows.
+ * The gradient of the weights is the product over positions, source x g, 256 positions at a time, where turned tiles
+ * read the source as it is; for few outputs it is sums of products of rows.
  *
  * Order of summation: chains of at most 256 multiply-adds in the order (channel, tap), channel (`narrow_input`, whose
  * taps are added in order), or position, which are added in order. The pieces of the weights' gradient are added within
@@ -45,14 +47,19 @@
  */
 #include "gemm.h"
 
+#include "loops.h"
 #include "runtime.h"
 #include "winograd.h"
 
 
 #define FEW 4                            /* outputs of a group for which tiles are wider */
 #define POSITIONS 256                    /* of a piece of several images, at most */
+#define TURNED (!MG_SMALL && TYPE_IS == 1)          /* are there turned tiles? */
 #define PART 2048                        /* positions of a part of a large image */
 #define MULS_PER_THREAD 131072                     /* multiply-adds that are not worth a second thread */
+#define SETUP __attribute__((cold))      /* for what takes no time: small, not fast; HOT: but its loops */
+#define HOT NOINLINE __attribute__((hot))
+#define NEAR (1 << 20)                   /* bytes of sums of which tiles may add to distant rows */
 #define SLACK (8 * VL)                   /* elements behind scratch memory that whole vectors may touch */
 
 typedef struct { int64_t images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3]; } shapes;
@@ -76,7 +83,7 @@ typedef struct {
   const tap *tap;
   const int64_t (*residue)[3];                   /* of each slot */
   const T *weight;                               /* [group][tile of rows][steps][rows of the tile] */
-  int biased, straight, plain;                   /* plain: the grid is the whole result */
+  int biased, straight, turned, plain;           /* plain: the grid is the whole result */
   int64_t tallest, vectors;
   int64_t axis, per_piece, pieces;               /* pieces: `per_piece` images, or so many lines of the grid's axis */
 } sweep;
@@ -152,6 +159,8 @@ static piece piece_of(const sweep *x, int64_t index, int64_t group) {
   for (int d = 0; d < 3; d++) p.q[d] = p.grid[d] + x->reach[d];
   p.plane = volume(p.q);
   p.channel = x->slots * p.plane;
+  /* channels that would share a few places of the first-level cache; none that `gathered` leaves where they are */
+  if (p.channel * (int64_t)sizeof(T) % 1024 == 0 && memcmp(p.q, x->src_size, sizeof p.q)) p.channel += VL;
   p.image = x->c * p.channel;
   return p;
 }
@@ -164,6 +173,14 @@ INLINE void copy(T *to, const T *from, int64_t n) {
 INLINE void zero(T *to, int64_t n) {
   for (; n >= VL; n -= VL, to += VL) vstore(to, vzero());
   if (n > 0) vstore_n(to, vzero(), (int)n);
+}
+
+/* to[i] = from[2 * i], a stride of most networks; nothing behind the last is read. */
+INLINE void copy_every_other(T *to, const T *from, int64_t n) {
+  EACH_VECTOR(i, k, n,
+    const int last = 2 * k - 1;
+    const V a = load_n(from + 2 * i, MIN(last, VL)), b = last > VL ? vload_n(from + 2 * i + VL, last - VL) : vzero();
+    store_n(to + i, (V)veven((VM)a, (VM)b), k););
 }
 
 /* The source of a piece, with zeros around it and without the step. Where a plain copy would be the same, the source
@@ -195,7 +212,10 @@ static const T *gathered(const sweep *x, const piece *p) {
                          x->residue[s][2] + begin[2] * x->step[2];
           T *line =
               start + n * p->image + ch * p->channel + s * p->plane + (z * p->q[1] + begin[1]) * p->q[2] + begin[2];
-          if (x->step[2] > 1) {
+          if (x->step[2] == 2) {
+            for (int64_t y = begin[1]; y < end[1]; y++, line += p->q[2], row += next)
+              copy_every_other(line, row, length);
+          } else if (x->step[2] > 1) {
             for (int64_t y = begin[1]; y < end[1]; y++, line += p->q[2], row += next)
               for (int64_t i = 0; i < length; i++) line[i] = row[i * x->step[2]];
           } else if (length <= VL) {
@@ -219,6 +239,11 @@ static int64_t tap_at(const sweep *x, const piece *p, int64_t t) {
 /* positions beside each other in a row of the grid */
 typedef struct { int64_t column, length, image, at[3]; } run;
 typedef struct { int32_t to; int64_t from; } move;                 /* a vector of one of them */
+
+/* Where the source has it. */
+static int64_t run_at(const piece *p, const run *r) {
+  return r->image * p->image + (r->at[0] * p->q[1] + r->at[1]) * p->q[2] + r->at[2];
+}
 
 /* The runs of `columns` positions from `start` on (all images of the piece in one line), and their vectors. */
 static int64_t runs_of(const piece *p, int64_t start, int64_t columns, run *runs, move *moves, int64_t *moved) {
@@ -315,21 +340,27 @@ static void product_piece(const sweep *x, const piece *p, const T *src) {
 
 /* ---- straight from the scratch memory ---- */
 
-/* to[R rows][S vectors] = start of the row + the sum over steps of weight * source. */
-INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weight, const int64_t *at, const T *src,
-                          const T *start, T *to) {
+/* to[R rows][S vectors] = start of the row + the sum over steps of a * b, for rows `across` apart in a. `at` says where
+ * the source has a step. If `turned`, a is the source, and b has its steps one after the other; else it is the
+ * reverse. */
+INLINE void straight_tile(const int R, const int S, int64_t steps, const T *a, int64_t across, const T *b,
+                          const int64_t *at, int turned, const T *start, T *to) {
+  const int64_t of_a = turned ? -1 : 0, next_a = R & ~of_a, next_b = S * VL & of_a;
   V sum[GEMM_ROWS][8];
   UNROLL
   for (int r = 0; r < R; r++)
     UNROLL
     for (int s = 0; s < S; s++) sum[r][s] = vset(start[r]);
-  for (int64_t p = 0; p < steps; p++, weight += R) {
+  for (int64_t p = 0; p < steps; p++, a += next_a, b += next_b) {
+    const T *row[3] = {a + (at[p] & of_a)}, *from = b + (at[p] & ~of_a);
     V v[8];
+    row[1] = row[0] + 5 * across;
+    row[2] = row[1] + 5 * across;
     UNROLL
-    for (int s = 0; s < S; s++) v[s] = vload(src + at[p] + s * VL);
+    for (int s = 0; s < S; s++) v[s] = vload(from + s * VL);
     UNROLL
     for (int r = 0; r < R; r++) {
-      V w = vset(weight[r]);
+      V w = vset(row[r / 5][r % 5 * across]);
       UNROLL
       for (int s = 0; s < S; s++) sum[r][s] = vfma(w, v[s], sum[r][s]);
     }
@@ -340,22 +371,39 @@ INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weig
     for (int s = 0; s < S; s++) vstore(to + (r * S + s) * VL, sum[r][s]);
 }
 
-typedef void straight_fn(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start, T *to);
-#define STRAIGHT(R, S) \
-  static void straight_##R##x##S(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start, \
-                                 T *to) { \
-    straight_tile(R, S, steps, weight, at, src, start, to); \
+typedef void straight_fn(int64_t steps, const T *a, int64_t across, const T *b, const int64_t *at, int turned,
+                         const T *start, T *to);
+#define STRAIGHT_(name, R, S, across, turned) \
+  static void name(int64_t steps, const T *a, int64_t apart, const T *b, const int64_t *at, int is_turned, \
+                   const T *start, T *to) { \
+    straight_tile(R, S, steps, a, across, b, at, turned, start, to); \
   }
+/* A tall tile serves both ways, at no cost beside its multiply-adds; a low one is made for each. */
+#define STRAIGHT(R, S) STRAIGHT_(straight_##R##x##S, R, S, 1, 0)
+#define LOW(R, S) STRAIGHT_(turned_##R##x##S, R, S, apart, 1)
+#define TALL(R, S) STRAIGHT_(straight_##R##x##S, R, S, apart, is_turned)
 // clang-format off
 STRAIGHT(1, 1) STRAIGHT(1, 2) STRAIGHT(1, 3) STRAIGHT(1, 4) STRAIGHT(2, 1) STRAIGHT(2, 2) STRAIGHT(2, 3) STRAIGHT(2, 4)
 STRAIGHT(3, 2) STRAIGHT(4, 2)
-#if GEMM_ROWS >= 6
+#if GEMM_ROWS == 6
 STRAIGHT(5, 2) STRAIGHT(6, 2)
 #endif
 #if GEMM_ROWS >= 14
 STRAIGHT(1, 5) STRAIGHT(1, 6) STRAIGHT(1, 7) STRAIGHT(1, 8) STRAIGHT(3, 1) STRAIGHT(3, 3) STRAIGHT(3, 4)
-STRAIGHT(4, 1) STRAIGHT(4, 3) STRAIGHT(4, 4) STRAIGHT(7, 2) STRAIGHT(8, 2) STRAIGHT(9, 2) STRAIGHT(10, 2)
-STRAIGHT(11, 2) STRAIGHT(12, 2) STRAIGHT(13, 2) STRAIGHT(14, 2)
+STRAIGHT(4, 1) STRAIGHT(4, 3) STRAIGHT(4, 4) TALL(5, 2) TALL(6, 2) TALL(7, 2) TALL(8, 2) TALL(9, 2) TALL(10, 2)
+TALL(11, 2) TALL(12, 2) TALL(13, 2) TALL(14, 2)
+#endif
+#if TURNED
+LOW(1, 2) LOW(2, 2) LOW(3, 2) LOW(4, 2)
+#if GEMM_ROWS >= 14
+LOW(1, 3) LOW(2, 3) LOW(3, 3) LOW(4, 3)
+#else
+LOW(5, 2) LOW(6, 2)
+#define turned_1x3 0
+#define turned_2x3 0
+#define turned_3x3 0
+#define turned_4x3 0
+#endif
 #endif
 static straight_fn *const straight_tiles[GEMM_ROWS][8] = {       /* [R - 1][S - 1] */
 #if GEMM_ROWS >= 14
@@ -374,21 +422,47 @@ static straight_fn *const straight_tiles[GEMM_ROWS][8] = {       /* [R - 1][S - 
 };
 // clang-format on
 
+#if TURNED
+static straight_fn *const turned_tiles[GEMM_ROWS][2] = {         /* [R - 1][S - 2] */
+  {turned_1x2, turned_1x3}, {turned_2x2, turned_2x3}, {turned_3x2, turned_3x3}, {turned_4x2, turned_4x3},
+#if GEMM_ROWS >= 14
+  {straight_5x2}, {straight_6x2}, {straight_7x2}, {straight_8x2}, {straight_9x2}, {straight_10x2}, {straight_11x2},
+  {straight_12x2}, {straight_13x2}, {straight_14x2},
+#else
+  {turned_5x2}, {turned_6x2},
+#endif
+};
+#else
+#define turned_tiles straight_tiles
+#endif
+
 /* The widest tile of so many rows. */
 static int64_t widest(int64_t rows) {
   if (GEMM_ROWS >= 14) return rows == 1 ? 8 : rows <= FEW ? 4 : 2;
   return rows <= 2 ? 4 : 2;
 }
 
+/* Where the steps of a sum are in the source. */
+static int64_t *step_table(const sweep *x, const piece *p) {
+  int64_t *table = tap_table(x, p), *at = mg_scratch(1, (size_t)(x->c * x->taps + 1) * sizeof(int64_t));
+  if (!table || !at) return 0;
+  for (int64_t ch = 0; ch < x->c; ch++)
+    for (int64_t t = 0; t < x->taps; t++) at[ch * x->taps + t] = ch * p->channel + table[t];
+  return at;
+}
+
+/* Of a turned tile: vectors of outputs, of which so many remain; how many rows it may have. One vector alone would need
+ * a load for each multiply-add. */
+static int64_t turned_vectors(int64_t m) { return up(m, VL) == 3 && GEMM_ROWS >= 14 ? 3 : MIN(up(m, VL), 2); }
+static int64_t turned_rows(int64_t vectors) { return vectors == 3 ? FEW : GEMM_ROWS; }
+static int turned_fits(int64_t m) { return up(m, VL) % 2 == 0 || (GEMM_ROWS >= 14 && up(m, VL) > 1); }
+
 static void straight_piece(const sweep *x, const piece *p, const T *src) {
   int64_t steps = x->c * x->taps, length = (p->grid[1] - 1) * p->q[2] + p->grid[2],
           blocks = MAX(up(steps, GEMM_STEPS), 1);
-  int64_t size = volume(x->dst_size), *table = tap_table(x, p), tiles = up(x->m, x->tallest);
+  int64_t size = volume(x->dst_size), *at = step_table(x, p), tiles = up(x->m, x->tallest);
   const T *weight = x->weight + p->group * x->m * x->steps;
-  int64_t *at = mg_scratch(1, (size_t)(steps + 1) * sizeof(int64_t));
-  if (!table || !at) return;
-  for (int64_t ch = 0; ch < x->c; ch++)
-    for (int64_t t = 0; t < x->taps; t++) at[ch * x->taps + t] = ch * p->channel + table[t];
+  if (!at) return;
   T *tile = mg_scratch(2, (size_t)((x->m + GEMM_ROWS) * x->vectors * VL) * sizeof(T)),
     *later = tile + x->m * x->vectors * VL;
   if (!tile) return;
@@ -416,7 +490,8 @@ static void straight_piece(const sweep *x, const piece *p, const T *src) {
             const T *w = weight + r * x->steps;
             T *to = tile + r * width, *out = b ? later : to;
             const T *start = x->biased && !b ? w + steps * rows : none;
-            straight_tiles[rows - 1][vectors - 1](end - begin, w + begin * rows, at + begin, from + e, start, out);
+            straight_tiles[rows - 1][vectors - 1](end - begin, w + begin * rows, 1, from + e, at + begin, 0,
+                                                  start, out);
             for (int64_t v = 0; v < here && b; v += VL) vstore(to + v, vload(to + v) + vload(out + v));
           }
         }
@@ -436,51 +511,125 @@ static void straight_piece(const sweep *x, const piece *p, const T *src) {
     }
 }
 
+/* ---- turned: a tile of positions x outputs ---- */
+
+/* sums[strip of outputs][position][2 vectors or 3] of the positions of some runs; `space` positions to a strip */
+static void turned_sums(const sweep *x, const piece *p, const T *src, const T *weight, const int64_t *at,
+                        const run *runs, int64_t count, T *sums, int64_t space) {
+  static const T none[GEMM_ROWS];
+  T later[GEMM_ROWS * 3 * VL];
+  const int64_t steps = x->c * x->taps, blocks = up(steps, GEMM_STEPS);
+  for (int64_t j = 0, vectors; j < x->m; j += vectors * VL) {
+    vectors = turned_vectors(x->m - j);
+    const int64_t width = vectors * VL, tallest = turned_rows(vectors);
+    for (int64_t b = 0; b < blocks; b++) {
+      const int64_t begin = first_row(steps, blocks, b), end = first_row(steps, blocks, b + 1);
+      const T *w = weight + j * x->steps + begin * width;
+      const T *bias = x->biased && end == steps ? w + (end - begin) * width : 0;
+      for (int64_t u = 0; u < count; u++) {
+        const int64_t length = runs[u].length, tiles = up(length, tallest);
+        const T *from = src + run_at(p, runs + u);
+        T *to = sums + j * space + runs[u].column * width;
+        for (int64_t k = 0, rows; k < tiles; k++, from += rows, to += rows * width) {
+          rows = first_row(length, tiles, k + 1) - first_row(length, tiles, k);
+          turned_tiles[rows - 1][vectors - 2](end - begin, from, 1, w, at + begin, 1, none, b ? later : to);
+          for (int64_t v = 0; b && v < rows * width; v += VL) vstore(to + v, vload(to + v) + vload(later + v));
+          for (int64_t v = 0; bias && v < rows * width; v += VL)
+            vstore(to + v, vload(to + v) + vload(bias + v % width));
+        }
+      }
+    }
+  }
+}
+
+static void turned_piece(const sweep *x, const piece *p, const T *src) {
+  const int64_t total = p->count * volume(p->grid), *at = step_table(x, p);
+  const int64_t row = p->grid[2], wide = up(x->m, VL) * VL;
+  /* positions at a time: whole rows, or a part of one */
+  const int64_t most = row <= POSITIONS ? POSITIONS / row * row : up(row, up(row, POSITIONS));
+  T *sums = mg_scratch(2, (size_t)((most + VL) * wide + x->m * most + SLACK) * sizeof(T));
+  if (!at || !sums) return;
+  T *tile = sums + (most + VL) * wide;
+  run runs[POSITIONS];
+  move moves[POSITIONS];
+  for (int64_t start = 0, moved; start < total; start += most) {
+    const int64_t columns = MIN(most, total - start);
+    int64_t count = runs_of(p, start, columns, runs, moves, &moved), joined = 0;
+    turned_sums(x, p, src, x->weight + p->group * wide * x->steps, at, runs, count, sums, most + VL);
+    for (int64_t j = 0, width; j < x->m; j += width) {
+      width = turned_vectors(x->m - j) * VL;
+      FN(gemm_pack)(tile + j * columns, columns, columns, MIN(width, x->m - j), sums + j * (most + VL), width, 1);
+    }
+    for (int64_t u = 1; u < count && x->plain; u++) {        /* rows of an image follow each other in the result */
+      if (runs[u].image == runs[joined].image) runs[joined].length += runs[u].length;
+      else runs[++joined] = runs[u];
+    }
+    scatter(x, p, runs, x->plain ? joined + 1 : count, tile, columns);
+  }
+}
+
 static void sweep_pieces(void *context, int64_t begin, int64_t end) {
   const sweep *x = context;
   for (int64_t i = begin; i < end; i++) {
     piece p = piece_of(x, i / x->groups, i % x->groups);
     const T *src = gathered(x, &p);
     if (!src) return;
-    if (x->straight) straight_piece(x, &p, src);
+    if (TURNED && x->turned) turned_piece(x, &p, src);
+    else if (x->straight) straight_piece(x, &p, src);
     else product_piece(x, &p, src);
   }
 }
 
+/* Is a turned tile the fastest? Multiply-adds of a position are counted: those of whole vectors of outputs, where
+ * turning the sums takes about as long as 8 steps; those of `straight`, with the positions between rows and in the last
+ * vector; those of `strips`, where packing takes about as long as 8 more outputs. */
+static int is_turned(const sweep *x) {
+  const int64_t steps = x->c * x->taps, wide = up(x->m, VL) * VL, positions = x->grid[1] * x->grid[2];
+  const int64_t line = (x->grid[1] - 1) * (x->grid[2] + x->reach[2]) + x->grid[2];
+  const int64_t rows = x->grid[2] / up(x->grid[2], turned_rows(2));      /* of a tile: too few wait for themselves */
+  return turned_fits(x->m) && rows >= 4 && steps >= 32 &&
+         wide * (steps + 8) * positions * (GEMM_ROWS < 14 && rows == 4 ? 17 : 16) <=
+             16 * steps * MIN(positions * (x->m + 8), up(line, VL) * VL * x->m);
+}
+
 /* Packs the weights, element (row, channel, tap) of a group at row * across + channel * along + which[tap], and runs
  * the pieces. */
-static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which, int64_t across, int64_t along,
+HOT void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which, int64_t across, int64_t along,
                       int64_t group_step) {
   if (!x->images || !volume(x->grid)) return;
   set_pieces(x);
+  x->turned = TURNED && is_turned(x);
   x->biased = bias != 0;
   x->steps = x->c * x->taps + x->biased;
-  /* The work of `straight`, with the positions between rows and in the last vector, against that of `strips`, where
-   * packing takes about as long as 8 more outputs. Rows of at most half a vector are strips if there are many outputs:
-   * `straight` copies each row of each output by itself, up to a third of its time. Decided for the whole grid, so that
-   * all pieces go the same way. */
+  /* `straight` against `strips` likewise. Rows of at most half a vector are strips if there are many outputs:
+   * `straight` copies each row of each output by itself, up to a third of its time. Decided for the whole grid, so
+   * that all pieces go the same way. */
   int64_t line = (x->grid[1] - 1) * (x->grid[2] + x->reach[2]) + x->grid[2];
   x->straight = up(line, VL) * VL * x->m <= x->grid[1] * x->grid[2] * (x->m + 8) &&
                 (x->m <= 2 * FEW || 2 * x->grid[2] > VL);
-  x->tallest = x->straight || x->m > GEMM_WIDE_ROWS ? GEMM_ROWS : GEMM_WIDE_ROWS;
-  int64_t tiles = up(x->m, x->tallest);
+  x->straight &= !x->turned;
+  x->tallest = x->straight || x->turned || x->m > GEMM_WIDE_ROWS ? GEMM_ROWS : GEMM_WIDE_ROWS;
+  int64_t tiles = TURNED && x->turned ? MAX(up(x->m, VL) / 2, 1) : up(x->m, x->tallest);
   x->vectors = x->straight ? widest(up(x->m, tiles)) : x->tallest == GEMM_ROWS ? 2 : 4;
-  T *packed = mg_scratch(6, (size_t)(x->groups * x->m * x->steps + VL) * sizeof(T)), *to = packed;
+  T *packed = mg_scratch(6, (size_t)(x->groups * up(x->m, VL) * VL * x->steps + VL) * sizeof(T)), *to = packed;
   if (!packed) return;
   for (int64_t g = 0; g < x->groups; g++)
     for (int64_t i = 0, r = 0, next; i < tiles; i++, r = next) {
-      next = first_row(x->m, tiles, i + 1);
+      const int64_t strip = turned_vectors(x->m - r) * VL;
+      next = TURNED && x->turned ? MIN(r + strip, x->m) : first_row(x->m, tiles, i + 1);
+      const int64_t width = TURNED && x->turned ? strip : next - r;
       if (along == x->taps) {                                /* forward: steps are neighbours */
-        FN(gemm_pack)(to, next - r, next - r, x->c * x->taps, w + g * group_step + r * across, across, 1);
-        to += (next - r) * x->c * x->taps;
+        FN(gemm_pack)(to, width, next - r, x->c * x->taps, w + g * group_step + r * across, across, 1);
+        to += width * x->c * x->taps;
       } else {
         for (int64_t ch = 0; ch < x->c; ch++)
           for (int64_t t = 0; t < x->taps; t++) {
             const T *from = w + g * group_step + r * across + ch * along + which[t];
             for (int64_t q = r; q < next; q++, from += across) *to++ = *from;
+            for (int64_t q = next; q < r + width; q++) *to++ = 0;
           }
       }
-      for (int64_t q = r; q < next && bias; q++) *to++ = bias[g * x->m + q];
+      for (int64_t q = r; q < r + width && bias; q++) *to++ = q < next ? bias[g * x->m + q] : 0;
     }
   x->weight = packed;
   int64_t jobs = x->pieces * x->groups;
@@ -500,7 +649,7 @@ static sweep forward_sweep(const shapes *g, T *y, const T *x) {
 }
 
 /* All taps in order, where position 0 reads them; offset and which: scratch slot 5. 0 if there is no memory. */
-static int forward_taps(const shapes *g, int64_t (**offset)[3], int64_t **which) {
+SETUP static int forward_taps(const shapes *g, int64_t (**offset)[3], int64_t **which) {
   int64_t n = volume(g->kernel), t = 0;
   *offset = mg_scratch(5, (size_t)(n + 1) * 4 * sizeof(int64_t));
   if (!*offset) return 0;
@@ -516,7 +665,7 @@ static int forward_taps(const shapes *g, int64_t (**offset)[3], int64_t **which)
 }
 
 /* Has winograd.c a faster way for these shapes? Then *s is the sweep from x to y, or back from y to x. */
-static int winograd_fits(const shapes *g, int back, winograd *s) {
+SETUP static int winograd_fits(const shapes *g, int back, winograd *s) {
   if (g->groups != 1 || g->in[0] != 1 || g->out[0] != 1 || g->kernel[0] != 1 || g->kernel[1] != 3 ||
       g->kernel[2] != 3 || volume(g->stride) != 1 || volume(g->dilation) != 1 || g->pad[1] > 2 || g->pad[2] > 2)
     return 0;
@@ -544,7 +693,7 @@ void FN(conv_forward)(T *y, const T *x, const T *w, const T *bias, const int64_t
 /* An infinite or NaN weight must not be multiplied with the zeros around the source: only what is inside is added. */
 typedef struct { const shapes *g; T *gx; const T *gy, *w, *bias; } plain_job;
 
-static void plain_input(void *context, int64_t begin, int64_t end) {
+SETUP static void plain_input(void *context, int64_t begin, int64_t end) {
   const plain_job *x = context;
   const shapes *g = x->g;
   int64_t in = volume(g->in), out = volume(g->out), taps = volume(g->kernel);
@@ -569,7 +718,7 @@ static void plain_input(void *context, int64_t begin, int64_t end) {
   }
 }
 
-static int all_finite(const T *w, int64_t n) {
+HOT int all_finite(const T *w, int64_t n) {
   V zeros = vzero();
   for (; n > 0; n -= VL, w += VL) zeros += (n < VL ? vload_n(w, (int)n) : vload(w)) * vzero();
   return vsum(zeros) == 0;
@@ -593,7 +742,7 @@ static int is_narrow(const shapes *g) {
 }
 
 /* mask[column of the kernel][vector]: where the column that a tap reads is inside the image */
-static void narrow_masks(const shapes *g, VM *mask, int64_t vectors) {
+SETUP static void narrow_masks(const shapes *g, VM *mask, int64_t vectors) {
   for (int64_t x = 0; x < g->kernel[2]; x++)
     for (int64_t v = 0; v < vectors; v++)
       for (int l = 0; l < VL; l++) {
@@ -639,7 +788,7 @@ static void narrow_input(void *context, int64_t begin, int64_t end) {
 
 /* One sweep for each residue a of positions i by the stride. Position i = a + stride * q reads g at
  * (i + pad - tap * dilation) / stride = q + (a + pad - tap * dilation) / stride, if that is a whole number. */
-void FN(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, const int64_t *geometry) {
+SETUP void FN(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, const int64_t *geometry) {
   shapes g;
   winograd fast;
   memcpy(&g, geometry, sizeof g);
@@ -698,9 +847,32 @@ typedef struct {
   int64_t chunks;
 } weight_job;
 
+#define COLUMNS GEMM_STEPS
+
+/* sums[(channel, tap)][k] += the same of a turned tile: rows are channels, which need no copy. */
+NOINLINE void weight_turned(const sweep *x, const piece *p, const T *src, const int64_t *at, const int64_t *position,
+                          int64_t columns, const T *packed, T *sums) {
+  static const T none[GEMM_ROWS];
+  T part[GEMM_ROWS * 3 * VL];
+  for (int64_t j = 0, vectors; j < x->m; j += vectors * VL) {
+    vectors = turned_vectors(x->m - j);
+    const int64_t tiles = up(x->c, turned_rows(vectors));
+    for (int64_t k = 0, i = 0, next; k < tiles; k++, i = next) {
+      next = first_row(x->c, tiles, k + 1);
+      for (int64_t t = 0; t < x->taps; t++) {
+        turned_tiles[next - i - 1][vectors - 2](columns, src + i * p->channel + at[t], p->channel,
+                                                packed + j * COLUMNS, position, 1, none, part);
+        for (int64_t r = i; r < next; r++)
+          EACH_VECTOR(v, n, MIN(x->m - j, vectors * VL),
+            T *to = sums + (r * x->taps + t) * x->m + j + v;
+            store_n(to, load_n(to, n) + load_n(part + (r - i) * vectors * VL + v, n), n););
+      }
+    }
+  }
+}
+
 /* sums[(channel, tap)][k] += source x g over the positions of a piece. All of g is packed for these positions; the
  * source is packed by the rows of a few tiles at a time, so that a strip of both stays in the first-level cache. */
-#define COLUMNS GEMM_STEPS
 #define GROUP (2 * GEMM_ROWS)
 
 static void weight_product(const weight_job *job, const piece *p, const T *src, T *sums) {
@@ -712,16 +884,24 @@ static void weight_product(const weight_job *job, const piece *p, const T *src, 
   if (!at || !panel || !packed) return;
   run runs[COLUMNS];
   move moves[COLUMNS];
+  int64_t position[COLUMNS];
   for (int64_t start = 0; start < total; start += COLUMNS) {
     int64_t columns = MIN(COLUMNS, total - start);
-    runs_of(p, start, columns, runs, moves, &moved);
-    for (int64_t j = 0; j < x->m; j += 2 * VL) {
-      int64_t width = MIN(up(x->m - j, VL), 2) * VL, n = start / positions, at_n = start % positions;
+    int64_t count = runs_of(p, start, columns, runs, moves, &moved);
+    for (int64_t j = 0, width; j < x->m; j += width) {
+      int64_t n = start / positions, at_n = start % positions;
+      width = (TURNED && x->turned ? turned_vectors(x->m - j) : MIN(up(x->m - j, VL), 2)) * VL;
       for (int64_t column = 0, here; column < columns; column += here, n++, at_n = 0) {
         here = MIN(columns - column, positions - at_n);
         FN(gemm_pack)(packed + j * COLUMNS + column * width, width, x->m - j, here,
                       job->gy + (((p->first + n) * x->groups + p->group) * x->m + j) * size + p->base + at_n, size, 1);
       }
+    }
+    if (TURNED && x->turned) {
+      for (int64_t u = 0; u < count; u++)
+        for (int64_t i = 0; i < runs[u].length; i++) position[runs[u].column + i] = run_at(p, runs + u) + i;
+      weight_turned(x, p, src, at, position, columns, packed, sums);
+      continue;
     }
     for (int64_t i = 0; i < groups; i++) {
       int64_t first = first_row(rows, groups, i), height = first_row(rows, groups, i + 1) - first,
@@ -801,6 +981,12 @@ static void weight_chunks(void *context, int64_t begin, int64_t end) {
   }
 }
 
+HOT void add_chunks(T *sums, int64_t n, int64_t chunks) {
+  for (int64_t chunk = 1; chunk < chunks; chunk++)
+    INDEPENDENT
+    for (int64_t i = 0; i < n; i++) sums[i] += sums[chunk * n + i];
+}
+
 /* sums: T[chunks * the size of w] */
 void FN(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int64_t *geometry, int64_t chunks) {
   shapes g;
@@ -813,14 +999,11 @@ void FN(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int
   if (!forward_taps(&g, &offset, &which) || !set_taps(&job.x, taps, (const int64_t (*)[3])offset)) return;
   set_pieces(&job.x);
   job.x.straight = g.k < FEW;
+  job.x.turned = TURNED && taps > 1 && g.c >= FEW && turned_fits(g.k) && size * (int64_t)sizeof(T) < NEAR;
   double work = (double)g.images * (double)volume(g.out) * (double)total;
   mg_parallel(chunks * g.groups, work < MULS_PER_THREAD ? chunks * g.groups : 1, weight_chunks, &job);
-  for (int64_t chunk = 1; chunk < chunks; chunk++)
-    INDEPENDENT
-    for (int64_t i = 0; i < total; i++) sums[i] += sums[chunk * total + i];
-  for (int64_t group = 0; group < g.groups; group++, sums += size, gw += size)
-    for (int64_t k = 0; k < g.k; k += 16)                    /* transposed, in blocks that stay in cache */
-      for (int64_t r = 0; r < rows; r += 16)
-        for (int64_t i = k; i < MIN(k + 16, g.k); i++)
-          for (int64_t j = r; j < MIN(r + 16, rows); j++) gw[i * rows + j] = sums[j * g.k + i];
+  add_chunks(sums, total, chunks);
+  for (int64_t group = 0; group < g.groups; group++, sums += size, gw += size)       /* transposed */
+    for (int64_t k = 0; k < g.k; k += VL)
+      FN(gemm_pack)(gw + k * rows, rows, rows, MIN(VL, g.k - k), sums + k, g.k, 1);
 }

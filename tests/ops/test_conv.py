@@ -91,6 +91,35 @@ def both_within(op, args, attrs):
                 testing.arbitrate(a, b, c, f"{('output', 'gradient')[one]} {k} of {[a.shape for a in args if a is not None]} {attrs}")
 
 
+@pytest.mark.parametrize(("x", "w", "stride", "padding", "dilation", "groups"), [
+    ((2, 16, 9, 13), (32, 16, 5, 5), 1, 2, 1, 1),           # more than one block of steps
+    ((3, 16, 6, 31), (96, 8, 3, 3), 1, 2, 2, 2),            # three vectors of outputs in a group, tiles of 8 and 7 positions
+    ((5, 36, 9, 18), (60, 36, 4, 4), 2, 1, 1, 1),           # several images in a piece, outputs that fill no vector
+    ((1, 100, 257), (32, 100, 3), 1, 1, 1, 1),              # a row in parts, the last position alone
+    ((2, 6, 4, 7, 9), (32, 6, 3, 2, 3), 1, 1, 1, 1),
+    ((1, 4, 60, 50), (32, 4, 3, 5), 1, 3, 3, 1),            # parts of an image
+])
+def test_convolutions_whose_vectors_are_of_outputs(x, w, stride, padding, dilation, groups, level):
+    """Turned tiles of native/conv.c: the errors, and the same bits on any number of threads."""
+    dims = len(x) - 2
+    attrs = {"stride": (stride,) * dims, "padding": (padding,) * dims, "dilation": (dilation,) * dims, "groups": groups}
+    one, two, back = (values(*shape, dtype=np.float32) for shape in (x, w, (x[0], w[0], *x[2:])))
+    before = get_num_threads()
+    for op, args, rest in [(convolution, (one, two, values(w[0], dtype=np.float32)), {"padding": ((padding, padding),) * dims}),
+                           (convolution_transpose, (back, two, values(x[1], dtype=np.float32)), {"output_padding": (0,) * dims})]:
+        both_within(op, args, {**attrs, **rest})
+        results = []
+        try:
+            for threads in (1, 2):
+                set_num_threads(threads)
+                out, gradients = testing.evaluate(op, args, {**attrs, **rest})
+                results.append([*out, *gradients])
+        finally:
+            set_num_threads(before)
+        for a, b in zip(*results, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(("n", "c", "h", "w", "k", "padding"), [
     (1, 16, 8, 8, 16, ((1, 1), (1, 1))),            # one block of tiles
     (2, 31, 9, 7, 61, ((0, 2), (2, 1))),            # odd sizes, channels that fill no vector
