@@ -104,6 +104,8 @@ static void transpose_bands(void *context, int64_t begin, int64_t end) {
       a_at += plane % shape[d] * from[d];
       plane /= shape[d];
     }
+    const T *next = t->a + a_at + BAND;                  /* lines of many rows, too many for the hardware to ask ahead */
+    for (int64_t j = 0; first + BAND < shape[t->k] && j < shape[last]; j++) __builtin_prefetch(next + j * from[last]);
     walk_turn(t->out + out_at, to[t->k], t->a + a_at, from[last],
               shape[t->k] - first < BAND ? shape[t->k] - first : BAND, shape[last], sizeof(T));
   }

@@ -84,6 +84,8 @@ typedef uint64_t __attribute__((may_alias)) walk_u64;
     if (from_stride == 0 && to_stride == 1) {                                                   \
       const type value = *s;                                                                    \
       for (int64_t i = 0; i < n; i++) d[i] = value;                                             \
+    } else if (from_stride == -1 && to_stride == 1) {                                           \
+      for (int64_t i = 0; i < n; i++) d[i] = s[-i];                                             \
     } else {                                                                                    \
       for (int64_t i = 0; i < n; i++) d[i * to_stride] = s[i * from_stride];                    \
     }                                                                                           \
