@@ -161,15 +161,18 @@ WRITER(scatter, 1, SET)
 /* ---- ONCE: the indices themselves, in the int64 build ---- */
 
 #if TYPE_IS == 4
-/* One unsigned comparison tests both bounds. A stretch is searched only if it holds a wrong index. */
+/* One unsigned comparison tests both bounds. The lowest level has none for vectors of int64, so that a stretch is tested
+ * by signs first: i - low or high - 1 - i is negative where i is outside, also if the other wraps around. A stretch is
+ * searched only if it holds a wrong index, or one that is ignored. */
 void check_index(int64_t *out, int64_t *flag, const int64_t *index, int64_t n, int64_t low, int64_t high,
                  int64_t ignore, int64_t number) {
-  const uint64_t base = (uint64_t)low, size = (uint64_t)high - base;
+  const uint64_t base = (uint64_t)low, size = (uint64_t)high - base, last = (uint64_t)high - 1;
 #define WRONG(i) (((uint64_t)(i) - base >= size) & ((i) != ignore))
   int64_t k = 0;
   for (; k + 256 <= n; k += 256) {
-    int64_t found = 0;
-    for (int64_t l = 0; l < 256; l++) found |= WRONG(index[k + l]);
+    uint64_t signs = 0, found = 0;
+    for (int64_t l = 0; l < 256; l++) signs |= ((uint64_t)index[k + l] - base) | (last - (uint64_t)index[k + l]);
+    for (int64_t l = 0; (int64_t)signs < 0 && l < 256; l++) found |= WRONG(index[k + l]);
     if (found) break;
   }
   while (k < n && !WRONG(index[k])) k++;
