@@ -244,21 +244,22 @@ class Op(Documented, OwnKernels):
     """A composite: `definition(*tensors, **attrs)` in Tensor ops, with optional fused kernels.
 
     `any_layout`: its kernels take inputs of any strides, so that nothing is copied before them. `like_first`: results
-    of half precision have the dtype of the first input, whatever the parameters have.
+    of half precision have the dtype of the first input, whatever the parameters have. `short`: a gradient that is to be
+    differentiated is recorded as the definition's few ops, not as one node (`GradOp`) that would derive them each time.
     """
 
     def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False,
-                 like_first: bool = False) -> None:
+                 like_first: bool = False, short: bool = False) -> None:
         self.__module__ = definition.__module__
         super().__init__(definition.__name__.lstrip("_"), definition.__doc__)
         ops.add(self)
-        self.definition = definition
-        self.__wrapped__ = definition          # inspect.getsource(op) and inspect.signature(op) show the definition's
+        self.definition = self.__wrapped__ = definition     # inspect.getsource(op) and inspect.signature(op) show it
         self.inputs, self.attributes = (tuple(n) for n in parameters(definition))
         self.defaults: dict[str, Any] = definition.__kwdefaults__ or {}
         kinds = definition.__annotations__          # signed: 0.0 == -0.0, but as a part of a key they are two values
         self.signed = tuple([n for n in self.attributes if "float" in str(kinds.get(n, "float"))])
         self.nondifferentiable, self.any_layout, self.like_first = nondifferentiable, any_layout, like_first
+        self.short = short
         self.plans: dict[tuple, FusedPlan | Wide | str] = {}    # a str says why the definition runs
         self.prepare: Callable | None = None
         self.rule: Callable | None = None
@@ -400,9 +401,8 @@ class Op(Documented, OwnKernels):
                 own = type(a) is Buffer and all([t is None or t.array is not a for t in inputs])
                 if own and a.version or changed and not own and a is not None and type(a) is not list:
                     stale(self.name, node)
-        results = None
-        if plan.backward is not None and not (changed and mode.grad):       # only the definition needs all inputs
-            results = plan.backward(saved, _gradient_arrays(node, g), needs)
+        kernels = None if mode.grad and (changed or self.short) else plan.backward  # only the definition needs all inputs
+        results = kernels and kernels(saved, _gradient_arrays(node, g), needs)
         gs = g if type(g) is list else [g]
         if results is None:
             if changed:

@@ -88,7 +88,7 @@ def _apart(x: Tensor, target: Tensor) -> Tensor:
 
 
 @autocast_to_float32
-@op
+@op(short=True)
 def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """(x - target)^2, reduced. Shapes: x and target broadcast -> their shape for "none", else ()."""
     d = _apart(x, target)
@@ -111,7 +111,7 @@ def _mse_errors(make: Any) -> Any:
 
 
 @autocast_to_float32
-@op
+@op(short=True)
 def l1_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """|x - target|, reduced. Shapes: x and target broadcast -> their shape for "none", else ()."""
     return reduced(abs(sub(x, target)), reduction)
@@ -128,7 +128,7 @@ l1_loss.reference(lambda x, target, *, reduction: _reduced_oracle(np.abs(x - tar
 
 
 @autocast_to_float32
-@op
+@op(short=True)
 def huber_loss(x: Tensor, target: Tensor, *, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), with d = x - target, reduced (Huber 1964).
 
@@ -162,7 +162,7 @@ huber_loss.reference(lambda x, target, *, reduction, delta: _reduced_oracle(_hub
 
 
 @autocast_to_float32
-@op
+@op(short=True)
 def smooth_l1_loss(x: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, with d = x - target and beta > 0, reduced (Girshick 2015,
     eq. 3).
@@ -207,7 +207,7 @@ def _bce_samples(make: Any) -> Any:
 
 
 @autocast_to_float32
-@op
+@op(short=True)
 def _binary_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str) -> Tensor:
     """-weight (t log(x) + (1 - t) log(1 - x)), reduced; a logarithm below -100 counts as -100."""
     log_x = log(maximum.call(x, _LOWEST))
@@ -271,7 +271,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
 
 
 @autocast_to_float32
-@op
+@op(short=True)
 def _binary_cross_entropy_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *,
                      reduction: str = "mean") -> Tensor:
     """weight ((1 - t) x + (1 + (pos_weight - 1) t) log(1 + e^-x)), reduced; log(1 + e^-x) in a form without overflow.
@@ -370,7 +370,7 @@ def _picked(log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: 
 
 
 @autocast_to_float32
-@op
+@op(short=True)
 def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, ignore_index: int, reduction: str,
                    label_smoothing: float) -> Tensor:
     """-sum_c q_c w_c log(softmax(x)_c), where q is the target distribution and w the weight.

@@ -348,7 +348,7 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, al
 
 # ---- linear ----------------------------------------------------------------------------------------------------------
 @autocast_to_half
-@op
+@op(short=True)
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """y = x weight^T + bias
 

@@ -47,7 +47,7 @@ def _highest(x: Tensor, axis: int) -> Tensor:
 
 
 @autocast_to_float32_on_gpu
-@op
+@op(short=True)
 def _softmax(x: Tensor, *, axis: int) -> Tensor:
     """y = e^x / sum(e^x) along `axis`. Shapes: x any, floating point -> y like x."""
     power = exp(sub(x, _highest(x, axis)))
@@ -100,7 +100,7 @@ _softmax.samples(_axis_samples)
 
 
 @autocast_to_float32_on_gpu
-@op
+@op(short=True)
 def _log_softmax(x: Tensor, *, axis: int) -> Tensor:
     """y = x - log(sum(e^x)) along `axis`. Shapes: x any, floating point -> y like x."""
     shifted = sub(x, _highest(x, axis))
@@ -124,7 +124,7 @@ def _log_softmax_oracle(x: Any, *, axis: int) -> Any:
 _log_softmax.samples(_axis_samples)
 
 
-@op
+@op(short=True)
 def _logsumexp(x: Tensor, *, axis: int) -> Tensor:
     """y = log(sum(e^x)) along `axis`. Shapes: x any, floating point -> y without `axis`.
 
