@@ -401,7 +401,7 @@ class Op(Documented, OwnKernels):
                 own = type(a) is Buffer and all([t is None or t.array is not a for t in inputs])
                 if own and a.version or changed and not own and a is not None and type(a) is not list:
                     stale(self.name, node)
-        kernels = None if mode.grad and (changed or self.short) else plan.backward  # only the definition needs all inputs
+        kernels = None if mode.grad and (changed or self.short) else plan.backward     # changed: this one needs all
         results = kernels and kernels(saved, _gradient_arrays(node, g), needs)
         gs = g if type(g) is list else [g]
         if results is None:
