@@ -2,7 +2,8 @@
 
 What such a file cannot hold (a whole module, an `argparse.Namespace`) is written as far as it goes, with a warning: of
 a module or an optimizer its state dict, of anything else nothing. In the process that wrote the file, `load` gives back
-a copy of the whole object, which is kept in memory for that; in another one it gives what the file has, and warns.
+a copy of the whole object, which is kept in memory for that (of an `io.BytesIO`, as long as it lives); in another
+process it gives what the file has, and warns.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -26,6 +28,7 @@ __all__ = ["add_safe_globals", "load", "safe_globals", "save"]
 _PICKLE = (b"PK\x03\x04", b"\x80")                      # what PyTorch's files begin with, new and old ones
 _LEFT = "written in part"                               # the key that says what a file could not hold
 _kept: dict[str, tuple[tuple[int, int], Any]] = {}      # by path: what the file was, and the whole object
+_buffers: WeakKeyDictionary[io.BytesIO, tuple[int, Any]] = WeakKeyDictionary()      # the same of files in memory
 
 
 def _plain(value: Any, path: str, left: dict[str, str]) -> Any:
@@ -62,11 +65,13 @@ def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = 2,
     where = None if hasattr(f, "write") else os.path.realpath(f)
     if left:
         warn(f"[save] a file holds tensors and plain values; written was {_listed(left)}"
-             + ("; the whole object stays in memory, for this process" if where else ""))
+             + ("; the whole object stays in memory, for this process" if where or type(f) is io.BytesIO else ""))
     if where is not None:
         _kept.pop(where, None)
         if left:
             _kept[where] = _stamp(where), copy.deepcopy(obj)
+    elif left and type(f) is io.BytesIO:
+        _buffers[f] = hash(f.getvalue()), copy.deepcopy(obj)
 
 
 def _listed(left: dict[str, str]) -> str:
@@ -89,6 +94,9 @@ def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights
             return copy.deepcopy(_kept[where][1])
         with open(f, "rb") as file:
             _refuse_pickles(file.read(9), repr(os.fspath(f)))
+    elif type(f) is io.BytesIO and f in _buffers and _buffers[f][0] == hash(f.getvalue()):
+        f.seek(0, io.SEEK_END)
+        return copy.deepcopy(_buffers[f][1])
     else:
         start = f.read()
         _refuse_pickles(start[:9], "the file")

@@ -42,6 +42,23 @@ def test_a_whole_module_stays_in_memory_and_its_state_is_written(tmp_path):
     assert "dict_keys(['0.weight', '0.bias'])" in other.stdout and "the process that wrote it had more" in other.stderr
 
 
+def test_a_whole_module_comes_back_from_memory():
+    """How libraries clone a module: `save` into a buffer, and `load` from it."""
+    net, file = nn.Linear(2, 3), io.BytesIO()
+    with pytest.warns(UserWarning, match="state dict .*stays in memory"):
+        save(net, file)
+    file.seek(0)
+    other = load(file)
+    assert type(other) is nn.Linear and other is not net and (other.weight == net.weight).all() and file.read() == b""
+    with pytest.warns(UserWarning, match="had more"):
+        assert {*load(io.BytesIO(file.getvalue()))} == {"weight", "bias"}
+    file.seek(0)
+    file.truncate()
+    save({"a": mg.ones(1)}, file)                           # what the buffer holds now
+    file.seek(0)
+    assert load(file)["a"].item() == 1
+
+
 def test_objects_beside_tensors(tmp_path):
     path = tmp_path / "run.pt"
     args = argparse.Namespace(lr=0.1)
