@@ -34,8 +34,7 @@ class Backend:
 
 
 class Replicate(NamedTuple):
-    """Of `torch.distributed.tensor`, whose tensors are refused: all processes have the whole. Libraries write tables of
-    these for when they are asked to spread a model."""
+    """Of `torch.distributed.tensor`, for tables that libraries write: all processes have the whole."""
 
 
 class Shard(NamedTuple):

@@ -240,15 +240,13 @@ _SHOWN, _ALONE = Size.__repr__, Function.__init__
 
 
 def _instance(self: Any, *args: Any, **named: Any) -> None:
-    """Old programs write `Square().apply(x)`. An instance holds nothing, but `apply` is a method of its class."""
-    warn(f"[{type(self).__name__}] a Function needs no instance; call {type(self).__name__}.apply(...)",
-         DeprecationWarning)
+    """Old programs write `Square().apply(x)`."""
+    warn(f"[{type(self).__name__}] a Function needs no instance; call apply of the class", DeprecationWarning)
 
 
 def _called(self: Any, *args: Any, **named: Any) -> None:
-    """RuntimeError: the oldest programs call an instance, whose `forward` is no static method."""
-    raise RuntimeError(f"[{type(self).__name__}] Legacy autograd function: call {type(self).__name__}.apply(...), with "
-                       "a static forward")
+    """RuntimeError: so it was when `forward` was no static method."""
+    raise RuntimeError(f"[{type(self).__name__}] Legacy autograd function; make forward static, and call apply")
 
 
 def put_on() -> None:
