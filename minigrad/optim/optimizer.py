@@ -98,6 +98,7 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
         self._opt_called = True
         if "_batches" not in self.__dict__:                 # a class around an optimizer, without Optimizer.__init__
             self._reset()
+        args = self, *args                                  # for hooks they begin with the optimizer, as PyTorch's do
         for hook in self._step_pre_hooks.values():
             changed = hook(self, args, kwargs)
             if changed is not None:
@@ -105,7 +106,7 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
                     raise RuntimeError(f"{step} must return None or a tuple of (new_args, new_kwargs), "
                                        f"but got {changed}.")
                 args, kwargs = changed
-        result = step(self, *args, **kwargs)
+        result = step(*args, **kwargs)
         for hook in self._step_post_hooks.values():
             hook(self, args, kwargs)
         return result
@@ -648,7 +649,8 @@ class Optimizer(Guarded):
         return handle
 
     def register_step_pre_hook(self, hook: StepPreHook) -> RemovableHandle:
-        """Calls `hook(optimizer, args, kwargs)` before each step. The hook returns None or new (args, kwargs).
+        """Calls `hook(optimizer, args, kwargs)` before each step. The hook returns None or new (args, kwargs); `args`
+        begins with the optimizer.
 
         The handle's `remove()` takes the hook away; so it is for all hooks.
         """

@@ -301,6 +301,9 @@ def test_closure_and_hooks():
     give([p], 0)
     assert o.step(lambda: seen.append("closure") or 7.0) == 7.0
     assert seen == ["before", "closure", "after"]
+    told = []
+    o.register_step_pre_hook(lambda o, args, kwargs: told.append(args) or ((*args, lambda: 9.0), kwargs))
+    assert o.step() == 9.0 and told == [(o,)]                   # the arguments begin with the optimizer
 
 
 def test_in_place_steps_are_counted():
