@@ -953,7 +953,8 @@ class Notes:
             if entries:
                 self.pieces.remove(p)
                 if isinstance(p.table, dict):
-                    self.add(p.table, [n for n in then if n not in entries], p.owner, p.counted)
+                    changed = set(entries)                  # a list would compare keys by ==, and keys may be tensors
+                    self.add(p.table, [n for n in then if n not in changed], p.owner, p.counted)
         return carried, moved
 
     def _refuse(self, p: Piece, name: Any) -> None:

@@ -366,6 +366,10 @@ def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, stora
     return _written("as_strided_scatter", input, at, cast(src, input.array.layout.dtype), False)
 
 
+as_strided_scatter.op.public = lambda x, *rest: as_strided_scatter(         # as above
+    contiguous(x) if isinstance(x, Tensor) else x, *rest)
+
+
 @as_strided_scatter.samples
 def _strided_scatter_samples(make: Any) -> Iterator[tuple]:
     yield make(3, 5), make(2, 3), (2, 3), (5, 2), 1
