@@ -332,11 +332,11 @@ def vmap(func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = 
          chunk_size: int | None = None) -> Function:
     """The function that calls `func` for each element of a batch, and stacks the results: a loop.
 
-    `in_dims`: which dimension of the arguments is the batch (None: all calls get the whole; they may write one value
-    into it, but not add up changes), one for all or nested like the arguments. Keyword arguments have no batch.
-    `out_dims`: where the batch is in the results; None for what is the same in all calls, which need not be a tensor.
-    `randomness`: with "same" all calls draw the same numbers, with "different" each its own; else it is an error to
-    draw any. `chunk_size` is there for PyTorch's signature.
+    `in_dims`: which dimension of the arguments is the batch (None: all calls get the whole, which they must not change
+    in place), one for all or nested like the arguments. Keyword arguments have no batch. `out_dims`: where the batch is
+    in the results; None for what is the same in all calls, which need not be a tensor. `randomness`: with "same" all
+    calls draw the same numbers, with "different" each its own; else it is an error to draw any. `chunk_size` is there
+    for PyTorch's signature.
 
     >>> minigrad.func.vmap(minigrad.dot)(minigrad.ones(2, 3), minigrad.ones(2, 3)).tolist()
     [3.0, 3.0]
@@ -352,20 +352,19 @@ def vmap(func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = 
         leaves, dims = list(_leaves(args)), _spread(in_dims, args, "in_dims")
         size = _batch(leaves, dims)
         whole = [t for t, d in zip(leaves, dims, strict=True) if d is None and isinstance(t, Tensor)]
-        versions, changed, draws, results = [t._version for t in whole], None, _Draws(randomness), []
+        versions = [t._version for t in whole]
+        draws, results = _Draws(randomness), []
         mode.streams = draws
         try:
             for i in range(size):
                 parts = [t if d is None else t.select(d, i) for t, d in zip(leaves, dims, strict=True)]
                 draws.again()
                 results.append(func(*_refilled(args, parts), **named))
-                if versions != [t._version for t in whole]:
-                    changed = changed or [t.detach().clone() for t in whole]
-                    if not all([_same(t.detach(), once) for t, once in zip(whole, changed, strict=True)]):
-                        fail("func.vmap", "each call changes an argument without a batch in place",
-                             [t.layout for t in whole], "change a clone()")
         finally:
             mode.streams = draws.outer
+        if versions != [t._version for t in whole]:
+            fail("func.vmap", "the function must not change an argument without a batch in place",
+                 [t.layout for t in whole], "change a clone()")
         return _stacked(results, out_dims)
     return mapped
 

@@ -113,7 +113,7 @@ def test_grad_fn_walk(lib):
     parts = x.expand(4).split(2)
     assert [t.grad_fn.name() for t in parts] == ["SplitBackward0"] * 2 and parts[0].grad_fn is parts[1].grad_fn
     assert parts[1].output_nr == 1 and (parts[1] * 1).grad_fn.next_functions[0] == (parts[1].grad_fn, 1)
-    for z in (2 * x + 1, 1 + x * 2):        # programs follow the first input of each node back to the leaf
+    for z in (2 * x + 1, 1 + x * 2):                            # programs follow the first input of each node back to the leaf
         node = z.grad_fn
         while node.next_functions:
             node = node.next_functions[0][0]
