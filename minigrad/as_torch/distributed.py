@@ -2,8 +2,9 @@
 that neither has are refused."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import distributed
 
@@ -33,24 +34,28 @@ class Backend:
     UNDEFINED, GLOO, MPI, NCCL = "undefined", "gloo", "mpi", "nccl"
 
 
-class Replicate(NamedTuple):
+@dataclass(frozen=True)
+class Replicate:
     """Of `torch.distributed.tensor`, for tables that libraries write: all processes have the whole."""
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """Each process has a part along `dim`."""
 
     dim: int
 
 
-class _StridedShard(NamedTuple):
+@dataclass(frozen=True)
+class _StridedShard:
     """Each process has `split_factor` parts along `dim`."""
 
     dim: int
     split_factor: int
 
 
-class Partial(NamedTuple):
+@dataclass(frozen=True)
+class Partial:
     """Each process has a term of the sum, or what `reduce_op` says."""
 
     reduce_op: str = "sum"

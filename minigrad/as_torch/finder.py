@@ -51,7 +51,7 @@ class Door(ModuleType):
                 own = isinstance(value, ModuleType) and value.__name__.startswith(_ROOT + ".")
                 return import_module("torch" + value.__name__.removeprefix(_ROOT)) if own else value
         if name == "is_available" and self.__reason:
-            return bool                                 # bool() is False: `distributed.rpc.is_available()`
+            return bool                                 # bool() is False: `import torch.distributed.rpc as rpc`
         reason = self.__reason or REFUSED_NAMES.get(full)
         return refused(full, reason) if reason else _NOTHING
 

@@ -28,7 +28,7 @@ __all__ = ["add_safe_globals", "load", "safe_globals", "save"]
 _PICKLE = (b"PK\x03\x04", b"\x80")                      # what PyTorch's files begin with, new and old ones
 _LEFT = "written in part"                               # the key that says what a file could not hold
 _kept: dict[str, tuple[tuple[int, int], Any]] = {}      # by path: what the file was, and the whole object
-_buffers: WeakKeyDictionary[io.BytesIO, tuple[int, Any]] = WeakKeyDictionary()      # the same of files in memory
+_buffers: WeakKeyDictionary[io.BytesIO, tuple[tuple[int, int], Any]] = WeakKeyDictionary()  # the same, in memory
 
 
 def _plain(value: Any, path: str, left: dict[str, str]) -> Any:
@@ -60,7 +60,7 @@ def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = 2,
     """Writes `obj` to `f`, a path or a binary file, as a safetensors file (`minigrad.save`). See the top of this file
     for what it cannot hold."""
     left: dict[str, str] = {}
-    plain = _plain(obj, "", left)
+    plain, begin = _plain(obj, "", left), f.tell() if type(f) is io.BytesIO else 0
     files.save({_LEFT: left, "saved": plain} if left else plain, f)
     where = None if hasattr(f, "write") else os.path.realpath(f)
     if left:
@@ -71,7 +71,7 @@ def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = 2,
         if left:
             _kept[where] = _stamp(where), copy.deepcopy(obj)
     elif left and type(f) is io.BytesIO:
-        _buffers[f] = hash(f.getvalue()), copy.deepcopy(obj)
+        _buffers[f] = (hash(f.getvalue()), begin), copy.deepcopy(obj)
 
 
 def _listed(left: dict[str, str]) -> str:
@@ -94,7 +94,7 @@ def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights
             return copy.deepcopy(_kept[where][1])
         with open(f, "rb") as file:
             _refuse_pickles(file.read(9), repr(os.fspath(f)))
-    elif type(f) is io.BytesIO and f in _buffers and _buffers[f][0] == hash(f.getvalue()):
+    elif type(f) is io.BytesIO and f in _buffers and _buffers[f][0] == (hash(f.getvalue()), f.tell()):
         f.seek(0, io.SEEK_END)
         return copy.deepcopy(_buffers[f][1])
     else:

@@ -10,8 +10,8 @@ Two kinds of op:
 
 **The backward of an Op is an op, derived, never written**: its definition is "the VJP of my definition", its kernel is
 the fused backward. `backward()` runs the fused backward on saved arrays. With `create_graph=True` a node of the grad-op
-is recorded over the op's *input tensors*; differentiating that node re-runs the definition on aliases of them. What the
-kernels saved (mean, rstd, softmax output) never enters a differentiable path, so any order of derivative is right.
+is recorded over the op's *input tensors*; differentiating it re-runs the definition on aliases of them (a `short` one
+runs at once, and its ops are recorded). What the kernels saved never enters a path that is differentiated.
 
 What runs for a call is decided once per signature (the layouts of the inputs and the attributes) and kept in `plans`.
 """
@@ -388,7 +388,7 @@ class Op(Documented, OwnKernels):
                         f"got {', '.join(type(t).__name__ for t in inputs)}")
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
-        """The VJP at a node with fused kernels: on saved arrays, or recorded as the grad-op."""
+        """The VJP at a node with fused kernels: on saved arrays; or recorded, as the grad-op or as the definition's."""
         plan, inputs, saved = node.saved
         version = 0
         for t in inputs:
@@ -401,7 +401,7 @@ class Op(Documented, OwnKernels):
                 own = type(a) is Buffer and all([t is None or t.array is not a for t in inputs])
                 if own and a.version or changed and not own and a is not None and type(a) is not list:
                     stale(self.name, node)
-        kernels = None if mode.grad and (changed or self.short) else plan.backward     # changed: this one needs all
+        kernels = None if mode.grad and (changed or self.short) else plan.backward    # that of its ops needs all inputs
         results = kernels and kernels(saved, _gradient_arrays(node, g), needs)
         gs = g if type(g) is list else [g]
         if results is None:

@@ -49,7 +49,7 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "",
     """
     def make(definition: Callable) -> Any:
         name = kernel or definition.__name__
-        op = Op(definition, any_layout=True, short=True)
+        op = Op(definition, any_layout=True, short=not light)  # parts of lines (light): their slope has a slope, 0
         op.flat = flat                                          # type: ignore[attr-defined]
         op.fused(by_formula(op, name, saves))
         if floats_only:

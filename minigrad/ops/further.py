@@ -262,8 +262,8 @@ def entr(input: Tensor) -> Tensor:
     """-input log(input), 0 at 0 and -inf below: the terms of an entropy. Integers and bools give the default float."""
     x = as_float(input)
     inside, empty = logical_not(le(x, 0)), eq(x, 0)
-    # At 0 as the root, whose value is 0 and whose slope is infinite too.
-    found = where(empty, sqrt(where(empty, x, 1.0)), neg(mul(x, log(where(inside, x, 1.0)))))
+    # At 0 as the root, whose value is 0 and whose slope is infinite too, also at -0.0.
+    found = where(empty, sqrt(where(empty, add(x, 0.0), 1.0)), neg(mul(x, log(where(inside, x, 1.0)))))
     return where(lt(x, 0), -math.inf, found)
 
 

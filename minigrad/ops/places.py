@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core.inplace import involved, reshape
+from ..core.inplace import base_of, involved, reshape
 from ..core.modes import changed, mode
 from ..core.op import Primitive
 from ..core.shape import BOOL, INT64, broadcast_shapes, fail, is_float
-from ..core.tensor import Size, Tensor, new_tensor
+from ..core.tensor import Size, Tensor
 from ..devices.host import on_host
-from ..devices.memory import Layout, View, contiguous_strides, layout, view, views_of
+from ..devices.memory import Layout, View, contiguous_strides, layout, views_of
 from ..devices.plan import Plan, host_plan
 from .arguments import named, sizes
 from .convert import cast, extreme_of
@@ -329,8 +329,8 @@ def _begin(x: Tensor) -> int:
 
 def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
     """A view of the tensor's memory: element (i, j, ...) is the one at storage_offset + i stride[0] + j stride[1] + ...
-    of it, so that several may be one. RuntimeError where it would leave the memory; in a graph, where it would leave
-    the tensor, or the tensor has gaps in memory.
+    of it, so that several may be one. RuntimeError where it would leave the tensor that this one is a view of; in a
+    graph, where it would leave the tensor, or the tensor has gaps in memory.
 
     >>> minigrad.arange(4).as_strided((3, 2), (1, 1)).tolist()
     [[0, 1], [1, 2], [2, 3]]
@@ -342,11 +342,10 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     x = input if input.array.layout.contiguous else permute(input, _order(input.array.layout))
     have = x.array.layout
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=False))
-    inside = have.contiguous and own <= offset and last - own < have.size
-    if not inside and not (mode.grad and input.requires_grad) and type(input.array) is View:
-        whole = input.array.storage
-        to = layout(have.device, have.dtype, (whole.layout.nbytes // have.dtype.itemsize,))
-        x, own = new_tensor(view(whole, to), None), 0
+    if not (have.contiguous and own <= offset and last - own < have.size or mode.grad and input.requires_grad):
+        base = base_of(input)
+        if base is not None and base.array.layout.contiguous:
+            x, own = base, _begin(base)
     return through(_strided_to, x, size, stride, offset - own)
 
 
@@ -360,7 +359,10 @@ def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, stora
     """A copy of `input` with `src`, of shape `size`, written where `as_strided` with these arguments reads.
     RuntimeError where that would leave the tensor."""
     offset = 0 if storage_offset is None else operator.index(storage_offset) - _begin(input)
-    at = as_strided(contiguous(permute(_numbers(input), _order(input.array.layout))), size, stride, offset)
+    order = _order(input.array.layout)
+    if not permute(input, order).array.layout.contiguous:
+        fail("as_strided_scatter", "the tensor must fill its memory", input.array.layout, "use x.contiguous()")
+    at = as_strided(contiguous(permute(_numbers(input), order)), size, stride, offset)
     if src.array.layout.shape != at.array.layout.shape:
         fail("as_strided_scatter", "src must have the shape size", [src.array.layout, at.array.layout])
     return _written("as_strided_scatter", input, at, cast(src, input.array.layout.dtype), False)

@@ -158,7 +158,7 @@ def test_a_module_and_the_function_of_its_name(door):
 
 def test_what_a_program_asks_before_it_uses_a_package(door):
     import torch.distributed.rpc as rpc
-    assert rpc.is_available() is False and door.distributed.is_available() in (False, True)
+    assert rpc.is_available() is False is door.distributed.rpc.is_available() and door.distributed.is_available() in (False, True)
     with pytest.raises(NotImplementedError, match="rpc.init_rpc"):
         rpc.init_rpc("worker")
 
@@ -172,7 +172,8 @@ def test_what_libraries_write_down_and_do_not_use(door):
     from torch.utils import _pytree as pytree
     with TransformGetItemToIndex(), pytest.raises(NotImplementedError, match="spread over processes"):
         DTensor(1)
-    assert [*Shard(-1), *Partial(), *_StridedShard(1, 2)] == [-1, "sum", 1, 2] and Replicate() == Replicate()
+    assert (Shard(-1).dim, Partial().reduce_op, _StridedShard(1, 2).split_factor) == (-1, "sum", 2)
+    assert Replicate() == Replicate() != () and bool(Replicate()) and Shard(0) != (0,)
     assert issubclass(Unsupported, RuntimeError) and not isinstance(3, (door.SymInt, door.cuda.CUDAGraph, door.cuda.StreamContext))
     assert not door.compiler.is_exporting() and door.get_device_module("cpu") is door.cpu and door.Event is door.cuda.Event
     assert pytree._dict_flatten_with_keys({"a": 3}) == ([(pytree.MappingKey("a"), 3)], ["a"])

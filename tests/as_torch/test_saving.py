@@ -52,6 +52,8 @@ def test_a_whole_module_comes_back_from_memory():
     assert type(other) is nn.Linear and other is not net and (other.weight == net.weight).all() and file.read() == b""
     with pytest.warns(UserWarning, match="had more"):
         assert {*load(io.BytesIO(file.getvalue()))} == {"weight", "bias"}
+    with pytest.raises(ValueError, match="safetensors"):
+        load(file)                                          # it was read to its end
     file.seek(0)
     file.truncate()
     save({"a": mg.ones(1)}, file)                           # what the buffer holds now

@@ -510,6 +510,15 @@ def test_names_that_are_computed_of_counters_are_seen():
         mg.capture(lambda x: x * mg.initial_seed())(mg.ones(1))
 
 
+def test_a_large_object_that_loses_a_name_and_gets_another_is_seen():
+    o = argparse.Namespace(**{f"a{i}": i for i in range(400)})
+    step = mg.capture(lambda x: x * getattr(o, "rate", 1.0))
+    assert [step(mg.ones(1)).item() for _ in range(3)] == [1, 1, 1]
+    del o.a5
+    o.rate = 5.0
+    assert step(mg.ones(1)).item() == 5
+
+
 def test_names_that_code_spells_out_leave_other_attributes_alone():
     """`getattr(o, "rate", 1.0)` reads one attribute: a change of another is no reason to record anew."""
     o = argparse.Namespace(rate=1.0, count=0)

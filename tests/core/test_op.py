@@ -4,13 +4,15 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import study
+import minigrad.nn.functional as F
+from minigrad import study, testing
 from minigrad.core import modes, tape
 from minigrad.core import op as machinery
-from minigrad.core.op import Primitive
+from minigrad.core.op import Op, Primitive, registry
 from minigrad.devices.plan import Plan, view_plan
 
 pytestmark = pytest.mark.usefixtures("own_registry")
@@ -125,3 +127,35 @@ def test_recording_is_off_in_one_thread_only():
     done.set()
     thread.join()
     assert inside == [False] and outside == [True] and not modes.paused
+
+
+def _slopes(op, args, attrs):
+    """The slopes of an op's first derivatives, where these depend on anything; else None."""
+    own, leaves = testing._leaves(args)
+    outputs = [o for o in testing._outputs(testing.called(op)(*own, **attrs)) if o.requires_grad]
+    if not outputs or not leaves:
+        return []
+    first = mg.autograd.grad(sum([o.sum() for o in outputs]), leaves, create_graph=True, allow_unused=True)
+    return [None if g is None or not g.requires_grad else
+            mg.autograd.grad(g.sum(), leaves, retain_graph=True, allow_unused=True) for g in first]
+
+
+def test_short_definitions_have_the_slopes_of_the_node_that_derives_them(monkeypatch):
+    """But for zeros that a sum or a product does not depend on: PyTorch gives None for these, too."""
+    short = [op for op in registry.values() if isinstance(op, Op) and op.short]
+    assert {"linear", "tanh", "mse_loss", "softmax"} <= {op.name for op in short} and registry["relu"] not in short
+    for op in short:
+        for args, attrs in testing.samples_of(op, np.float64):
+            found = _slopes(op, args, attrs)
+            monkeypatch.setattr(op, "short", False)
+            for a, b in zip(found, _slopes(op, args, attrs), strict=True):
+                for x, y in zip(a or [None] * len(b or ()), b or (), strict=True):
+                    assert x is None and (y is None or not y.any()) or np.allclose(x, y, 1e-9, 1e-12, equal_nan=True), op.name
+            monkeypatch.undo()
+
+
+def test_a_second_derivative_of_lines_is_zero():
+    x = mg.tensor([[1.0, -2.0]], requires_grad=True)
+    for f in (F.relu, F.leaky_relu, F.relu6, F.hardtanh, F.hardsigmoid):
+        slope, = mg.autograd.grad(f(x).sum(), x, create_graph=True)
+        assert mg.autograd.grad(slope.sum(), x)[0].tolist() == [[0, 0]], f.__name__

@@ -108,3 +108,5 @@ def test_products_with_0_keep_their_slopes():
         assert mg.autograd.grad(to_x[0], p)[0][0].item() == 0
         x = mg.tensor([0.0, 1.0, -1.0], dtype=dtype, requires_grad=True)
         assert mg.autograd.grad(mg.special.entr(x).sum(), x)[0].tolist() == [math.inf, -1, 0]
+        below = mg.tensor([-0.0], requires_grad=True)
+        assert mg.autograd.grad(mg.special.entr(below).sum(), below)[0].item() == math.inf

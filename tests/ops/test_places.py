@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 
 import minigrad as mg
 
@@ -138,6 +139,22 @@ def test_as_strided_sees_the_memory_of_a_transposed_tensor():
         turned[1:3].as_strided((2,), (1,))
     assert mg.as_strided_scatter(base.t(), mg.zeros(2), (2,), (1,), 1).t().tolist() == [[0, 0, 0, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert mg.as_strided_scatter(base[1], mg.zeros(2), (2,), (1,), 5).tolist() == [4, 0, 0, 7]      # counted as as_strided counts
+
+
+def test_what_as_strided_sees_beyond_a_view_belongs_to_the_base():
+    base, s = mg.arange(6.0), mg.tensor(2.0, requires_grad=True)
+    before, behind = base[1:4].as_strided((2,), (1,), 0), base[3:].as_strided((2,), (1,), 1)
+    before.mul_(s)
+    assert base.tolist() == [0, 2, 2, 3, 4, 5] and base.requires_grad and behind.requires_grad
+    assert mg.autograd.grad(behind.sum(), s)[0].item() == 1
+    for array in (as_strided(np.full(4, 7.0, "f"), (2**40,), (0,)),
+                  np.arange(4.0)[::-1]):                    # less memory than elements, or before the first of them
+        with pytest.raises(RuntimeError):
+            mg.from_numpy(array)[1:].as_strided((1,), (1,), 2**39)
+        with pytest.raises(RuntimeError):
+            mg.from_numpy(array)[1:].as_strided((4,), (1,), 0)
+    with pytest.raises(RuntimeError, match="must fill its memory"):
+        mg.as_strided_scatter(mg.arange(8.0)[::2], mg.ones(2), (2,), (2,))
 
 
 def test_sizes_and_strides_are_tuples():
