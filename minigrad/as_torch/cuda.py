@@ -17,6 +17,7 @@ from ..cuda import (
     synchronize,
 )
 from ..devices import device as device_of
+from ..devices.usage import OutOfMemoryError as OutOfMemoryError
 from ..ops.random import default_generator
 from .types import tensor_type
 
@@ -28,7 +29,6 @@ def __getattr__(name: str) -> Any:
     return tensor_type(name, "cuda")
 
 
-OutOfMemoryError = MemoryError
 
 
 class Event:

@@ -15,6 +15,7 @@ from ..core.out import into, writes
 from ..core.shape import default_float, set_default_float
 from ..core.tensor import Tensor
 from ..devices import opened, set_default_device
+from ..devices.usage import OutOfMemoryError
 from ..distributions.discrete import counts_on_host
 from ..ops.creation import tensor
 from ..signal import windows
@@ -44,7 +45,6 @@ memory_format = layout = type(None)
 strided = None
 complex64, complex128 = np.dtype("complex64"), np.dtype("complex128")        # to compare with: no tensor has them
 default_generator = _generator_of("cpu")
-OutOfMemoryError = MemoryError
 
 
 def __getattr__(name: str) -> Any:

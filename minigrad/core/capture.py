@@ -583,7 +583,7 @@ class Captured:
             raise
         if moved:                               # the next call reads other values than this one did: no replay
             self.moved = {key: moved, **dict(list(self.moved.items())[:_PROGRAMS])}
-        else:
+        elif not recorder.notes.anew:
             for optimizer in recorder.optimizers.values():
                 optimizer._noted_step(recorder.notes)
             program.compare(recorder.notes)

@@ -507,6 +507,7 @@ class Notes:
         self.bare: dict[int, Any] = {}              # these objects and their classes
         self.texts: set[str] = set()                # that may be in the names that are computed
         self.asks = False                           # may it ask whether there is a name?
+        self.anew = False                           # does the step read what only running it again would give?
         self.constants: set[Any] = set()            # whole numbers and texts that it has
         self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
         self.reads: set[str] = set()                # the names that are read, and not only appended to
@@ -547,9 +548,21 @@ class Notes:
         self.pieces.append(Piece(table, names, owner, counted))
         return self.pieces[-1]
 
-    def carries(self, table: Any) -> None:
-        """Forgets a table that the replay itself brings forward."""
-        self.pieces = [p for p in self.pieces if p.table is not table]
+    def carries(self, value: Any, method: str, sets: Iterable[str]) -> None:
+        """Forgets the attributes of an object that a replay brings forward, because it calls `method` again. If code
+        that is not of its class reads one that changed, or all that it `sets` elsewhere, no replay is right."""
+        own = {f.__code__ for base in type(value).__mro__ for f in vars(base).values() if isinstance(f, FunctionType)}
+        codes = [_code(f.__code__) for f in self.functions if f.__code__ not in own]
+        read = {n for found in codes for n in found.attributes}
+        asked = [getattr(type(value), n, None) for n in read if n != method]
+        through = [_code(f.__code__) for f in asked if isinstance(f, FunctionType)]
+        read |= {n for found in through for n in found.attributes}
+        for p in [p for p in self.pieces if p.table is vars(value)]:
+            now = p.now()
+            changed = {n for n in now if not equal(now[n], p.then.get(n, _MISSING))}
+            self.anew |= not read.isdisjoint(changed) or bool(changed) and any([found.wide for found in through])
+            self.pieces.remove(p)
+        self.anew |= read.issuperset(sets)
 
     def missing(self, table: Any, text: str, counted: bool = False) -> None:
         """Notes which of the names that the code knows a `__dict__` has."""

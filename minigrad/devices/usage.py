@@ -7,6 +7,10 @@ from typing import Any
 from .native import lib
 
 
+class OutOfMemoryError(MemoryError, RuntimeError):
+    """There is no room for a block. NumPy's programs expect the one, PyTorch's the other."""
+
+
 def last_try(layout: Any, nbytes: int, home: Any) -> Any:
     """A block of the layout's device, after unused memory was given back. MemoryError with the sizes if there is no
     room."""
@@ -14,8 +18,9 @@ def last_try(layout: Any, nbytes: int, home: Any) -> Any:
         return layout.device.fresh(nbytes, home)
     except MemoryError as error:
         used = lib.mg_pools_held() - lib.mg_pools_unused()
-        raise MemoryError(f"[memory] {layout.device} has no room for {nbytes} bytes ({layout}); tensors hold {used} "
-                          "bytes on all devices, unused buffers none; use smaller batches, or drop tensors") from error
+        raise OutOfMemoryError(
+            f"[memory] {layout.device} has no room for {nbytes} bytes ({layout}); tensors hold {used} bytes on all "
+            "devices, unused buffers none; use smaller batches, or drop tensors") from error
 
 
 def unused_bytes(pools: Mapping[tuple[Any, int], Any], device: Any) -> int:

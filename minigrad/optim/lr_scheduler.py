@@ -94,7 +94,7 @@ def _replayed(step: Callable[..., Any]) -> Callable[..., Any]:
             _within = not outermost
         if outermost and mode.recorder is not None:
             mode.recorder.before_replay.append(lambda: step(self, *args, **kwargs))
-            mode.recorder.notes.carries(self.__dict__)
+            mode.recorder.notes.carries(self, "step", ("param_groups", "lr"))
     return wrapper
 
 

@@ -675,6 +675,29 @@ def test_what_other_packages_change_for_themselves_is_left_to_them():
     logger.removeHandler(handler)
 
 
+@pytest.mark.parametrize(("read", "programs"), [
+    (lambda s, o: s.last_epoch, 0), (lambda s, o: s.get_last_lr()[0], 0), (lambda s, o: float(s.state_dict()["last_epoch"]), 0),
+    (lambda s, o: o.param_groups[0]["lr"], 0), (lambda s, o: 0.0, 1)])
+def test_a_schedule_that_is_stepped_and_read_inside_is_right_at_each_call(read, programs):
+    def losses(wrap):
+        w = nn.Parameter(mg.ones(1))
+        optimizer = optim.SGD([w], lr=0.1)
+        schedule = optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+
+        @wrap
+        def step(x):
+            optimizer.zero_grad()
+            loss = (w * w * x).sum() + read(schedule, optimizer) * w.abs().sum()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            return loss * 1 + read(schedule, optimizer)
+        return [step(mg.ones(1)).item() for _ in range(7)], step
+    want, _ = losses(lambda f: f)
+    found, step = losses(mg.capture)
+    assert found == want and sum(map(len, step.programs.values())) == programs
+
+
 def test_a_schedule_of_ones_own_inside_is_recorded_once():
     class Half(optim.lr_scheduler.LRScheduler):
         def get_lr(self):
