@@ -20,7 +20,7 @@
  */
 #include "loops.h"
 
-#define ELEMENTS_PER_THREAD 16384                      /* elements of x for a thread at a time */
+#define ELEMENTS_AT_ONCE 16384                         /* elements of x for a thread at a time */
 
 typedef struct {
   int64_t planes, include_pad, divisor, in[3], out[3], kernel[3], stride[3], padding[3], dilation[3];
@@ -99,7 +99,7 @@ static table *tables(void) {
 static int64_t volume(const int64_t *size) { return size[0] * size[1] * size[2]; }
 
 static void over_planes(job *j, void (*run)(void *, int64_t, int64_t)) {
-  mg_parallel(j->s.planes, MAX(ELEMENTS_PER_THREAD / MAX(volume(j->s.in), 1), 1), run, j);
+  mg_parallel(j->s.planes, MAX(ELEMENTS_AT_ONCE / MAX(volume(j->s.in), 1), 1), run, j);
 }
 
 /* The rows of x in the windows `deep` and `high` of the two outer dimensions: for (z) for (row) in order. */

@@ -29,8 +29,6 @@ def __getattr__(name: str) -> Any:
     return tensor_type(name, "cuda")
 
 
-
-
 class Event:
     """A moment. `record` waits for the GPU, if there is one."""
 

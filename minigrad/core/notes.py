@@ -297,6 +297,11 @@ class Piece:
         self.then = now
         return True
 
+    def changed(self, now: dict[Any, Any]) -> list[Any]:
+        """Which entries are not what they were, by value where that decides."""
+        then = self.then
+        return [n for n in {**then, **now} if not equal(then.get(n, _MISSING), now.get(n, _MISSING))]
+
     def lost(self) -> bool:
         """Is some object in it (not a number, a string or the like) another one now?"""
         now = self.now()
@@ -558,8 +563,7 @@ class Notes:
         through = [_code(f.__code__) for f in asked if isinstance(f, FunctionType)]
         read |= {n for found in through for n in found.attributes}
         for p in [p for p in self.pieces if p.table is vars(value)]:
-            now = p.now()
-            changed = {n for n in now if not equal(now[n], p.then.get(n, _MISSING))}
+            changed = p.changed(p.now())
             self.anew |= not read.isdisjoint(changed) or bool(changed) and any([found.wide for found in through])
             self.pieces.remove(p)
         self.anew |= read.issuperset(sets)
@@ -940,7 +944,7 @@ class Notes:
                         for i, slot in enumerate(("array", "_requires_grad", "node"), 1)]
         for p in list(self.pieces):
             now, then = p.now(), p.then
-            entries = [n for n in {**then, **now} if not equal(then.get(n, _MISSING), now.get(n, _MISSING))]
+            entries = p.changed(now)
             if entries and type(p) is Piece and isinstance(p.table, list) and entries[0] == len(then):
                 if any(used(v) for v in then.values()):
                     self._refuse(p, entries[0])

@@ -645,7 +645,7 @@ class Factored(Distribution):
     """What takes one of three matrices (*, K, K), a covariance, its inverse `precision_matrix` or its lower Cholesky
     factor `scale_tril`, and computes with the factor."""
 
-    _unbroadcasted_scale_tril: Tensor                                     # (*, K, K), broadcast where it is used
+    _unbroadcasted_scale_tril: Tensor                   # (*, K, K), broadcast where it is used
 
     def _given(self, **given: Tensor | None) -> tuple[str, Tensor]:
         """The name and the matrix of these that is not None."""

@@ -47,7 +47,7 @@ def is_operand(*values: Any) -> bool:
     return all([is_number(v) or isinstance(v, (Tensor, np.ndarray)) for v in values])
 
 
-def _not_all_numbers(op: Elementwise, inputs: tuple) -> tuple:
+def _with_a_tensor(op: Elementwise, inputs: tuple) -> tuple:
     """The inputs, the first a tensor where they are two numbers: `div(7, 2)` has no dimensions."""
     two = op.numbers and len(inputs) == 2 and is_number(inputs[0]) and is_number(inputs[1])
     return (functions.as_tensor(inputs[0]), inputs[1]) if two else inputs
@@ -121,7 +121,7 @@ class Elementwise(Primitive):
                 return self.into(out, *inputs)
         result = self.call(*inputs)
         if result is NotImplemented:
-            result = self.call(*_not_all_numbers(self, inputs))
+            result = self.call(*_with_a_tensor(self, inputs))
             if result is NotImplemented:
                 self.refuse(inputs)
         return result if out is None else into(self, out, result)
@@ -132,7 +132,7 @@ class Elementwise(Primitive):
 
     def _optional(self, inputs: tuple, named: dict[str, Any]) -> Any:
         """What options mean: other inputs, or the result; in half precision the result, rounded once."""
-        inputs = _not_all_numbers(self, inputs)
+        inputs = _with_a_tensor(self, inputs)
         dtype = half_result(inputs)
         if dtype is not None:
             return in_float32(self, dtype, *inputs, **named)

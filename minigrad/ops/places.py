@@ -368,7 +368,7 @@ def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, stora
     return _written("as_strided_scatter", input, at, cast(src, input.array.layout.dtype), False)
 
 
-as_strided_scatter.op.public = lambda x, *rest: as_strided_scatter(         # as above
+as_strided_scatter.op.public = lambda x, *rest: as_strided_scatter(         # tests give it other layouts, too
     contiguous(x) if isinstance(x, Tensor) else x, *rest)
 
 
