@@ -71,7 +71,7 @@ def run(program: Program, backend: str, source: Path, **options: str) -> dict[st
         environment.update(options)
         if "cpu" in program.needs:
             environment["RESULT_CPU"] = "1"
-        if program.repository.startswith(("sweetice", "L1ao", "MorvanZhou", "Khrylx", "ikostrikov/pytorch-trpo", "openai", "ghliu", "bentrevett/pytorch-rl", "Packt", "ericyangyu", "g6ling", "dongminlee94")):
+        if "old_gym" in program.needs:
             environment["OLD_GYM"] = "1"
         file = root / program.path
         command = [sys.executable, str(HERE / "same.py"), backend, str(out), str(program.limit), str(file), *program.arguments.split()]
