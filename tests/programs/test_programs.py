@@ -37,7 +37,7 @@ for epoch in range(5):
 def test_the_list_can_be_read():
     found = runner.programs()
     assert len(found) >= 60 and len({p.name for p in found}) == len(found)
-    assert all(needs.startswith("limit=") or needs in ("root", "path", "cpu", "path2", "tensorflow", "tests") or hasattr(runner.makers, needs) for p in found for needs in p.needs)
+    assert all(needs.startswith("limit=") or needs in ("root", "path", "cpu", "path2", "tensorflow", "tests", "old_gym") or hasattr(runner.makers, needs) for p in found for needs in p.needs)
 
 
 @pytest.mark.slow
