@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from .core.modes import mode
 from .core.tensor import Tensor
 from .nn.module import Parameter
 from .ops.creation import as_tensor
@@ -274,6 +275,8 @@ def load(f: str | os.PathLike[str] | IO[bytes], map_location: Device | str | Non
         raise NotImplementedError(f"[load] {'mmap' if pickle_module is None else 'pickle_module'} is not supported; "
                                   "files are safetensors, read whole, never pickles")
     where = "the file object" if hasattr(f, "read") else repr(os.fspath(f))
+    if mode.recorder is not None:
+        mode.recorder.refuse("load()")
     try:
         source: Any = nullcontext(f) if hasattr(f, "read") else open(f, "rb")
         with source as file:

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import partial, update_wrapper
 from itertools import chain, compress, count
-from sys import getrefcount
+from sys import getprofile, getrefcount, setprofile
 from threading import Lock, get_ident
 from types import CellType, MethodType
 from typing import Any
@@ -49,6 +49,7 @@ from .arrays import contiguous_copy, copy_array, mover
 from .fusion import Launch, Uses, fused
 from .modes import mode, no_grad, paused
 from .notes import ATOMS, Notes, own_class
+from .outside import may_read, watching
 from .shape import fail
 from .tensor import Tensor, bump, new_tensor
 from .warning import PACKAGE
@@ -551,7 +552,7 @@ class Captured:
         """Runs the function, and keeps a program of what it did if a replay can do the same."""
         pool = memory.private()
         recorder = Recorder(pool)
-        hook = launch_hook(recorder.visit)
+        hook, watch = launch_hook(recorder.visit), None
         try:
             with pool:
                 inputs = [_input(t) for t in tensors]
@@ -559,8 +560,12 @@ class Captured:
                 it = iter(inputs)
                 own_args, own_kwargs = mapped((args, kwargs), lambda _: next(it))
                 recorder.notes.walk([(self.function, "the function"), *_objects((args, kwargs))])
+                if may_read(recorder.notes) and getprofile() is None:       # another profiler is not disturbed
+                    watch = watching(recorder, Captured._record.__code__)
                 with hook:
                     mode.recorder = recorder
+                    if watch is not None:
+                        setprofile(watch)
                     outputs = mapped(self.function(*own_args, **own_kwargs), Tensor.detach)
                     if isinstance(outputs, Iterator):
                         raise RuntimeError("[capture] the function returns an iterator, which its first call would use "
@@ -569,6 +574,8 @@ class Captured:
         finally:                                # plain assignments: no interrupt can come between them
             mode.recorder = None
             hook.on = pool.on = False
+            if watch is not None and getprofile() is watch:
+                setprofile(None)
         recorder.finish()
         program = _Program(recorder, tensors, inputs, arrays, outputs)
         for i, t in enumerate(tensors):
@@ -698,8 +705,8 @@ def capture(function: Callable) -> Captured:
 
     RuntimeError, with the line, where `function` reads a value (`item()`, `bool(t)`, `numpy()`, `data_ptr()`), and
     where it rebinds what it reads again (`self.h = cell(x, self.h)`, `p.data = ...`, `self.calls += 1`), advances an
-    iterator or draws from `random` or `numpy.random` (unseen: a generator made inside): change it in place, or make it
-    an argument and a result.
+    iterator, draws from `random` or `numpy.random`, reads the clock or a file: change it in place, or make it an
+    argument and a result.
     RuntimeError too for `.grad` of an argument, and for arguments that share memory if one is changed in place. What
     else `function` does in Python (print, append to a list) it does at a recording only.
 

@@ -324,6 +324,11 @@ def _method_names(cls: type) -> frozenset[str]:
                      if isinstance(v, FunctionType))
 
 
+def _only_read(value: Any) -> bool:
+    """Is it a file that was opened to be read?"""
+    return getattr(value, "mode", None) in ("r", "rt", "rb")
+
+
 def _context(value: ContextVar) -> Any:
     try:
         return value.get()
@@ -512,6 +517,7 @@ class Notes:
         self.bare: dict[int, Any] = {}              # these objects and their classes
         self.texts: set[str] = set()                # that may be in the names that are computed
         self.asks = False                           # may it ask whether there is a name?
+        self.outside = ""                           # the error about what it reads of the world outside (`outside.py`)
         self.anew = False                           # does the step read what only running it again would give?
         self.constants: set[Any] = set()            # whole numbers and texts that it has
         self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
@@ -619,7 +625,7 @@ class Notes:
         elif isinstance(value, type):
             self.members(value)
             self._makers(value)
-        elif isinstance(value, Iterator) and not (own_class(kind) or hasattr(kind, "write")):
+        elif isinstance(value, Iterator) and not (own_class(kind) or hasattr(kind, "write") and not _only_read(value)):
             raise RuntimeError(f"[capture] {text} is an iterator, which a replay would not advance; call next() "
                                "outside the captured function, and pass what it gives as an argument")
         elif not (self._called(value, text) or self._told(value, text)):
@@ -930,6 +936,8 @@ class Notes:
         the step replaced a tensor that it computed with, or changed an entry that the recording before (`before`)
         changed too.
         """
+        if self.outside:
+            raise RuntimeError(self.outside)
         for generator, text, state in self.drawing:
             if _state(generator) != state:
                 raise RuntimeError(f"[capture] {text} drew numbers while recording, which a replay would not; draw "
