@@ -22,13 +22,14 @@ from ..nn import functional as F
 from ..nn.init import _fan
 from ..ops.join import cat
 from .device import device
+from .top import layout
 
 Dict, List, Tuple, Optional = dict, list, tuple, _Optional
 _InverseTransform = _Inverse
 InplaceFunction, NonDynamicallyQuantizableLinear = Function, Linear
 StateDict, Number, _size, _ratio_any_t = dict[str, Any], int | float | bool, Sequence[int], float | tuple[float, ...]
 _int, _float, _bool, MAP_LOCATION = int, float, bool, Any
-_device, _dtype, _layout, _TensorOrTensors = device, np.dtype, type(None), Tensor | Sequence[Tensor]
+_device, _dtype, _layout, _TensorOrTensors = device, np.dtype, layout, Tensor | Sequence[Tensor]
 Device, FileLike = Any, str | PathLike[str] | IO[bytes]
 DEFAULT_PROTOCOL = 2
 T_co = TypeVar("T_co", covariant=True)

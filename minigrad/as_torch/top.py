@@ -15,6 +15,7 @@ from ..core.out import into, writes
 from ..core.shape import default_float, set_default_float
 from ..core.tensor import Tensor
 from ..devices import opened, set_default_device
+from ..devices.memory import Layout
 from ..devices.usage import OutOfMemoryError
 from ..distributions.discrete import counts_on_host
 from ..ops.creation import tensor
@@ -41,8 +42,22 @@ __all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_wind
 
 # memory formats ask for strides, not for values: None leaves the option out
 contiguous_format = preserve_format = legacy_contiguous_format = channels_last = channels_last_3d = None
-memory_format = layout = type(None)
-strided = None
+memory_format = type(None)
+
+
+class layout:
+    """The type of `strided`, which equals the layout of any tensor."""
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or isinstance(other, Layout)
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return "torch.strided"
+
+
+strided = layout()
 complex64, complex128 = np.dtype("complex64"), np.dtype("complex128")        # to compare with: no tensor has them
 default_generator = _generator_of("cpu")
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..core.shape import INT64, fail
 from ..core.tensor import Tensor
 from ..ops.activation import log1pexp, logsigmoid
-from ..ops.creation import arange, zeros
+from ..ops.creation import arange, number, zeros
 from ..ops.formula import clamp_min
 from ..ops.index import gather
 from ..ops.loss import reduced
@@ -406,8 +406,9 @@ def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, marg
     if it is the smaller one. ValueError unless margin > 0.
     """
     reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
-    return _triplet("triplet_margin_loss", anchor, positive, negative,
-                    lambda a, b: pairwise_distance(a, b, float(p), eps), margin, swap, reduction)
+    p = float(number("triplet_margin_loss", "p", p))
+    return _triplet("triplet_margin_loss", anchor, positive, negative, lambda a, b: pairwise_distance(a, b, p, eps),
+                    margin, swap, reduction)
 
 
 @triplet_margin_loss.samples

@@ -17,6 +17,7 @@ from ..core.shape import FLOAT32, fail, is_float
 from ..core.tensor import Tensor, new_tensor
 from ..core.warning import warn
 from ..ops.convert import cast
+from ..ops.creation import number
 from ..ops.formula import clamp, formula
 from ..ops.math import add, copy, floor, mul
 from ..ops.matmul import matmul
@@ -121,7 +122,7 @@ def _sizes(input: Tensor, size: Any, scale_factor: Any, recompute: bool | None) 
         except TypeError:
             raise TypeError(f"[interpolate] expected size to be one of int or a tuple of them; got {given}") from None
     out = [math.floor(n * s) if abs(s) < 1e18 else _MOST for n, s in zip(input.shape[2:], given, strict=True)]
-    return out, [None if recompute else float(s) for s in given]
+    return out, [None if recompute else float(number("interpolate", "scale_factor", s)) for s in given]
 
 
 def _check(input: Tensor, mode: str, align_corners: bool | None, antialias: bool, out: Sequence[int]) -> None:

@@ -28,7 +28,7 @@ from ..devices.plan import broadcast_strides, is_half, reduce_plan
 from ..devices.work import work
 from .arrange import tril
 from .convert import cast
-from .creation import ones
+from .creation import number, ones
 from .index import repeat_interleave
 from .math import add, div, eq, exp, gt, isfinite, logical_not, mul, sub, where
 from .matmul import matmul
@@ -366,8 +366,9 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         _attention_rule(*layouts, None, is_causal=is_causal, scale=scale, p=p, need_weights=need_weights)
         lead = _lead(*layouts)
         stream = take_stream(query.device, prod(lead) * query.shape[-2] * key.shape[-2], generator)
-    y = _scaled_dot_product_attention(query, key, value, attn_mask, stream, is_causal=bool(is_causal),
-                                      scale=float(scale), p=p, need_weights=bool(need_weights))
+    y = _scaled_dot_product_attention(query, key, value, attn_mask, stream, is_causal=bool(is_causal), p=p,
+                                      scale=float(number("scaled_dot_product_attention", "scale", scale)),
+                                      need_weights=bool(need_weights))
     if query.shape == shape:
         return y
 

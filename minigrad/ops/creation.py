@@ -187,6 +187,17 @@ def _upload(values: np.ndarray, device: Any) -> Tensor:
     return of_host(open_device(device).upload(np.ascontiguousarray(values).reshape(values.shape)))
 
 
+def number(op: str, name: str, value: Any) -> Any:
+    """A tensor with one element as a Python number; anything else as it is. TypeError for a tensor whose gradient would
+    be lost by that."""
+    if not isinstance(value, (Tensor, np.generic)):
+        return value
+    if isinstance(value, Tensor) and value._requires_grad and mode.grad:
+        fail(op, f"{name} must be a number, not a tensor that requires a gradient: none would reach it", value.layout,
+             "pass its .item()", TypeError)
+    return value.item()
+
+
 def of_host(array: Array) -> Tensor:
     """A tensor on an array that the host filled, which a captured step must do again if it then changes it."""
     if mode.recorder is not None:
@@ -366,8 +377,7 @@ def ones(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of shape `size` filled with `fill_value`. Without `dtype`: bool, int64 or the default float dtype, by
     the kind of the value. RuntimeError if the dtype cannot hold it."""
-    if isinstance(fill_value, (Tensor, np.generic)):
-        fill_value = fill_value.item()
+    fill_value = number("full", "fill_value", fill_value)
     if dtype is None:
         dtype = BOOL if isinstance(fill_value, bool) else INT64 if isinstance(fill_value, int) else default_float()
     return _finish(filled(layout_for((size,), dtype, device, "full"), fill_value), requires_grad)
@@ -400,7 +410,7 @@ def ones_like(input: Any, *, dtype: Any = None, device: Any = None, requires_gra
 def full_like(input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None,
               requires_grad: bool = False) -> Tensor:
     """`fill_value` in a tensor with the shape, dtype and device of `input`."""
-    value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
+    value = number("full_like", "fill_value", fill_value)
     return _finish(filled(like_layout(input, dtype, device), value, "full_like"), requires_grad)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from ..core.modes import no_grad
 from ..core.shape import fail, is_float
 from ..core.tensor import Tensor
-from .creation import ones
+from .creation import number, ones
 from .index import index_copy
 from .math import add, div, eq, gt, mul, sub, where
 from .reduce import norm
@@ -44,7 +44,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     index = checked("embedding", input, have.shape[0], 0, wrap=False)
     flat = reshape(index, (-1,)) if index.ndim != 1 else index
     if max_norm is not None and flat.numel():
-        _renormalize(weight, flat, float(max_norm), norm_type)
+        _renormalize(weight, flat, float(number("embedding", "max_norm", max_norm)), norm_type)
     rows = take_at(weight, flat, 0, 1)
     if scale_grad_by_freq and is_float(have.dtype):
         counts = add_at((have.shape[0],), ones(flat.shape, dtype=have.dtype, device=weight.device), flat, 0)

@@ -16,7 +16,7 @@ from ..core.tensor import Tensor
 from ..devices import open_device
 from ..devices.base import Device
 from .convert import cast, transfer
-from .creation import clone, of_host
+from .creation import as_tensor, clone, of_host
 
 _new = object.__new__
 
@@ -61,6 +61,11 @@ def as_numpy(input: Tensor, dtype: Any = None, copy: bool | None = None) -> np.n
     if dtype is not None and np.dtype(dtype) != values.dtype:
         return values.astype(dtype)
     return values.copy() if copy else values
+
+
+def wrapped(input: Tensor, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Any:
+    """For NumPy's functions of tensors, as `numpy.sqrt(t)`: what they computed as a tensor, if it can be one."""
+    return as_tensor(array) if array.dtype.kind in "biuf" else array
 
 
 def array_interface(input: Tensor) -> dict[str, Any]:
@@ -152,7 +157,7 @@ def is_pinned(input: Tensor, device: Any = None) -> bool:
 METHODS: dict[str, Any] = {
     "pin_memory": pin_memory, "is_pinned": is_pinned,
     "to": guarded(to), "cpu": guarded(cpu), "cuda": guarded(cuda),
-    "__array__": as_numpy, "__array_interface__": property(array_interface),
+    "__array__": as_numpy, "__array_wrap__": wrapped, "__array_interface__": property(array_interface),
     "__cuda_array_interface__": property(cuda_array_interface),
     "__dlpack__": dlpack, "__dlpack_device__": dlpack_device,
     "__copy__": shallow_copy, "__deepcopy__": deepcopy, "__reduce_ex__": reduce_ex, "__reversed__": backwards,

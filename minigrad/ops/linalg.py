@@ -22,7 +22,7 @@ from ..devices.memory import layout
 from . import factor
 from .arrange import roll, tril, triu
 from .convert import cast
-from .creation import as_tensor
+from .creation import as_tensor, number
 from .factor import LinAlgError, column, identity, matrices, row, turned, unpacked
 from .join import cat, stack
 from .math import abs, add, div, eq, gt, maximum, mul, sub, where
@@ -204,7 +204,8 @@ def vector_norm(x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = Fals
         fail("linalg.vector_norm", "ord must be a number", repr(ord))
     x = x if dtype is None else cast(x, dtype)
     axes = axes_of(dim, x.array.layout.ndim, "linalg.vector_norm")
-    return vector_norm_op(x, p=float(ord), axes=axes, keepdim=builtins.bool(keepdim))
+    p = float(number("linalg.vector_norm", "ord", ord))
+    return vector_norm_op(x, p=p, axes=axes, keepdim=builtins.bool(keepdim))
 
 
 def matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *,

@@ -24,6 +24,7 @@ from ..devices.native import loss_chunks
 from ..devices.work import work
 from .activation import logsigmoid
 from .convert import cast
+from .creation import number
 from .index import gather, index_select
 from .math import abs, add, div, eq, exp, le, log, log1p, logical_and, lt, maximum, minimum, mul, ne, neg, sub, where
 from .reduce import mean, sum
@@ -553,7 +554,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *
     if target.dtype == INT64 and input.ndim:
         check_labels("cross_entropy", target, input.shape[_class_axis(input)], ignore_index)
     return _cross_entropy(input, target, weight, ignore_index=ignore_index, reduction=reduction,
-                          label_smoothing=float(label_smoothing))
+                          label_smoothing=float(number("cross_entropy", "label_smoothing", label_smoothing)))
 
 
 @autocast_to_float32

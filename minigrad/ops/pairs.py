@@ -21,7 +21,7 @@ from ..core.warning import warn
 from .arguments import named
 from .arguments import sizes as shape_given
 from .convert import cast
-from .creation import as_tensor
+from .creation import as_tensor, number
 from .formula import formula, logaddexp, promoting, selection
 from .index import index_select
 from .join import cat, stack, tensor_split
@@ -81,8 +81,8 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
     if broadcast_shapes("addr", input.array.layout.shape, shape) != shape:
         fail("addr", "input must broadcast to the outer product", [input.array.layout, product.array.layout])
     dtype = promote(input.array.layout.dtype, product.array.layout.dtype)
-    for number in (beta, alpha):
-        if isinstance(number, bool) and dtype != BOOL or isinstance(number, float) and not is_float(dtype):
+    for factor in (beta, alpha):
+        if isinstance(factor, bool) and dtype != BOOL or isinstance(factor, float) and not is_float(dtype):
             fail("addr", f"beta and alpha must be numbers of the kind of the tensors, {dtype}", [beta, alpha])
     if dtype == BOOL:
         alpha, beta = bool(alpha), bool(beta)
@@ -122,12 +122,12 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = Non
     apart = sub(x, y)
     if not apart.array.layout.shape[-1]:
         return sum(apart, -1)
-    return _length(apart, p)
+    return _length("cdist", apart, p)
 
 
-def _length(apart: Tensor, p: float) -> Tensor:
+def _length(op: str, apart: Tensor, p: float) -> Tensor:
     """The norms along the last dimension; NaN beside NaN for p = 0, too."""
-    found = vector_norm_op(apart, p=float(p), axes=(apart.array.layout.ndim - 1,), keepdim=False)
+    found = vector_norm_op(apart, p=float(number(op, "p", p)), axes=(apart.array.layout.ndim - 1,), keepdim=False)
     return found if p else add(found, sum(where(ne(apart, apart), apart, 0.0), -1))
 
 
@@ -146,7 +146,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     apart = sub(index_select(input, 0, first), index_select(input, 0, second))
     if not have.shape[1]:
         return sum(apart, -1)
-    return _length(apart, p)
+    return _length("pdist", apart, p)
 
 
 @formula
@@ -155,7 +155,8 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     apart = sub(input, other)
     if not is_float(apart.array.layout.dtype):
         fail("dist", "needs floating-point tensors", [input.array.layout, other.array.layout], "convert with .float()")
-    return vector_norm_op(apart, p=float(p), axes=tuple(range(apart.array.layout.ndim)), keepdim=False)
+    axes = tuple(range(apart.array.layout.ndim))
+    return vector_norm_op(apart, p=float(number("dist", "p", p)), axes=axes, keepdim=False)
 
 
 @formula
@@ -166,7 +167,8 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
         fail("renorm", "needs at least two dimensions, a positive p and a maxnorm that is not negative",
              [have, f"p {p}", f"maxnorm {maxnorm}"])
     a = axis_of(dim, have.ndim, "renorm")
-    size = vector_norm_op(input, p=float(p), axes=tuple([i for i in range(have.ndim) if i != a]), keepdim=True)
+    others = tuple([i for i in range(have.ndim) if i != a])
+    size = vector_norm_op(input, p=float(number("renorm", "p", p)), axes=others, keepdim=True)
     return mul(input, where(gt(size, maxnorm), div(maxnorm, add(size, 1e-7)), 1.0))
 
 

@@ -20,7 +20,7 @@ from ..devices.host import on_host, on_host_if_bfloat16
 from ..devices.memory import Layout, layout
 from ..devices.plan import Plan, host_plan
 from .convert import cast
-from .creation import as_tensor
+from .creation import as_tensor, number
 from .formula import formula, lerp
 from .math import add, ceil, copy, eq, floor, isinf, isnan, logical_and, logical_or, mul, ne, rint, sub, where
 from .reduce import amax, sum
@@ -407,7 +407,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     have = input.array.layout
     if not is_float(have.dtype):
         fail("histc", "needs a floating-point tensor", have, "convert with .float()")
-    bins, low, high = operator.index(bins), float(min), float(max)
+    bins, low, high = operator.index(bins), *[float(number("histc", "a bound", v)) for v in (min, max)]
     if bins < 1 or low > high:
         fail("histc", "bins must be positive, and min not above max", [f"bins {bins}", low, high])
     return _histc(input.detach(), bins=bins, low=low, high=high)

@@ -36,7 +36,7 @@ from ..devices.plan import Plan, elementwise_plan, is_half, remember
 from ..devices.work import work
 from .arguments import must_fit
 from .convert import cast
-from .creation import layout_for, like_layout
+from .creation import layout_for, like_layout, number
 from .formula import clamp_between
 from .math import (
     add,
@@ -441,7 +441,7 @@ def check_probability(name: str, p: Any) -> float:
     if not 0.0 <= p <= 1.0:
         kind = ValueError if name == "dropout" else RuntimeError
         raise kind(f"[{name}] the probability has to be between 0 and 1, but got {p}")
-    return float(p)
+    return p if type(p) is float else float(number(name, "p", p))
 
 
 def _choose(weights: Any, uniform: Any, sums: Any, out: Any) -> None:
@@ -506,11 +506,15 @@ def _overwrite(name: str, input: Tensor, values: Array) -> Tensor:
     return overwrite(name, input, values)
 
 
+def _numbers(op: str, *given: Any) -> list[float]:
+    return [float(number(op, "an argument", v)) for v in given]
+
+
 def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with uniform random numbers, from_ <= x < to; returns the tensor itself."""
     if not from_ <= to:
         fail("uniform_", f"expects to return a [from, to) range, but found from={from_} > to={to}")
-    values = _draw("uniform", like_layout(input, None, None), generator, float(from_), float(to))
+    values = _draw("uniform", like_layout(input, None, None), generator, *_numbers("uniform_", from_, to))
     return _overwrite("uniform_", input, values)
 
 
@@ -518,7 +522,7 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
     """Overwrites the values with normal random numbers and returns the tensor itself."""
     if std < 0:
         fail("normal_", f"expects std >= 0.0, but found std {std}")
-    values = _draw("normal", like_layout(input, None, None), generator, float(mean), float(std))
+    values = _draw("normal", like_layout(input, None, None), generator, *_numbers("normal_", mean, std))
     return _overwrite("normal_", input, values)
 
 
@@ -585,7 +589,7 @@ def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -
 def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with random numbers whose logarithms are normal, and returns the tensor itself."""
     _fills("log_normal_", input, std > 0, "std > 0", f"std={std}", "fill_ for std = 0")
-    normal = _draw("normal", like_layout(input, None, None), generator, float(mean), float(std))
+    normal = _draw("normal", like_layout(input, None, None), generator, *_numbers("log_normal_", mean, std))
     return _overwrite("log_normal_", input, exp(new_tensor(normal, None)).array)
 
 

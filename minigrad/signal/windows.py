@@ -46,7 +46,7 @@ def _window(shape: Callable[..., Any]) -> Callable[..., Tensor]:
         M = operator.index(M)
         if M < 0:
             fail(name, "M must not be negative", M, kind=ValueError)
-        if kind not in (np.dtype("float32"), np.dtype("float64")) or layout is not None:
+        if kind not in (np.dtype("float32"), np.dtype("float64")) or str(layout) not in ("None", "torch.strided"):
             fail(name, "dtype must be float32 or float64, and layout None", [kind, layout], kind=_NoFloat)
         if not options.keys() <= {*known}:
             raise TypeError(f"[{name}] its options are {', '.join(known)}, sym, dtype, device and requires_grad")

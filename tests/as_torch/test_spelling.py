@@ -703,6 +703,10 @@ def test_a_layout_that_is_not_here_is_refused(door):
         with pytest.raises((ValueError, NotImplementedError), match="layout"):
             call(3, layout=door.sparse_coo)
         assert call(3, layout=door.strided).shape == (3,)
+    x = door.ones(2, 3)
+    assert x.layout == door.strided and not x.t().layout != door.strided and door.strided == x.layout != door.sparse_coo
+    assert isinstance(door.strided, door.layout) and repr(door.strided) == "torch.strided" and door.strided is not None
+    assert door.hann_window(4, layout=door.strided).shape == (4,) and len({door.strided, x.layout}) == 2
 
 
 def test_the_order_of_frequencies(door):

@@ -160,6 +160,46 @@ def test_truth_over_no_axes_is_that_of_each_element(name):
     assert getattr(x.to(mg.uint8), name)(()).dtype == mg.uint8
 
 
+def test_functions_of_numpy_give_tensors():
+    x = mg.tensor([0.0, 4.0, float("inf")])
+    for found, dtype in ((np.sqrt(x), mg.float32), (np.isinf(x), mg.bool), (np.add(x, np.ones(3)), mg.float64), (np.maximum(np.zeros(3, np.float32), x), mg.float32)):
+        assert isinstance(found, mg.Tensor) and found.dtype == dtype
+    whole, rest = np.divmod(x[:2], 3.0)
+    assert whole.tolist() == [0, 1] and rest.tolist() == [0, 1] and np.exp(mg.tensor(0.0)).item() == 1.0
+    assert isinstance(np.linalg.inv(mg.eye(2)), mg.Tensor) and np.lib.scimath.sqrt(mg.tensor([-1.0])).dtype == np.complex64
+    with pytest.raises(RuntimeError, match="detach"):
+        np.sqrt(mg.ones(2, requires_grad=True))
+
+
+def _numbers():
+    a, image, weight = mg.rand(2, 3, requires_grad=True), mg.rand(1, 2, 4, 4), mg.rand(3, 2)
+    F, attention = mg.nn.functional, a[None]
+    return {
+        "full": lambda x: mg.full((2,), x), "full_like": lambda x: mg.full_like(a, x), "new_full": lambda x: a.new_full((2,), x),
+        "cdist": lambda x: mg.cdist(a, a, p=x), "pdist": lambda x: mg.pdist(a, p=x), "dist": lambda x: mg.dist(a, a + 1, p=x),
+        "renorm": lambda x: mg.renorm(a, x, 0, 1.0), "vector_norm": lambda x: mg.linalg.vector_norm(a, x),
+        "triplet_margin_loss": lambda x: F.triplet_margin_loss(a, a, a + 1, p=x), "histc": lambda x: mg.histc(a.detach(), 3, max=x),
+        "label_smoothing": lambda x: F.cross_entropy(a, mg.tensor([0, 2]), label_smoothing=x * 0.1),
+        "scale": lambda x: F.scaled_dot_product_attention(attention, attention, attention, scale=x),
+        "dropout_p": lambda x: F.scaled_dot_product_attention(attention, attention, attention, dropout_p=x * 0.1),
+        "dropout": lambda x: F.dropout(a, p=x * 0.1), "dropout2d": lambda x: F.dropout2d(image, p=x * 0.1),
+        "max_norm": lambda x: F.embedding(mg.tensor([0]), weight, max_norm=x), "interpolate": lambda x: F.interpolate(image, scale_factor=x),
+        "normal_": lambda x: mg.zeros(2).normal_(x), "uniform_": lambda x: mg.zeros(2).uniform_(0, x),
+        "log_normal_": lambda x: mg.zeros(2).log_normal_(0, x),
+    }
+
+
+@pytest.mark.parametrize("name", _numbers())
+def test_a_number_whose_gradient_would_be_lost_is_refused(name):
+    call, x = _numbers()[name], mg.tensor(2.0, requires_grad=True)
+    with pytest.raises(TypeError, match="must be a number, not a tensor that requires a gradient"):
+        call(x)
+    for given in (x.detach(), np.float32(2)):
+        call(given)
+    with mg.no_grad():
+        call(x)
+
+
 def test_inner_does_not_broadcast():
     with pytest.raises(RuntimeError, match=r"\[inner\] the last dimensions must have one size; got float32\[3, 1\], float32\[4\]"):
         mg.inner(mg.ones(3, 1), mg.ones(4))
