@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,9 @@ def sizes_of(value: Size, dims: int, name: str = "", argument: str = "") -> tupl
     given = tuple(value) if isinstance(value, Sequence) else (value,)
     if len(given) == 1:
         given *= dims
-    whole = all(isinstance(n, int) for n in given)
+    whole = all(hasattr(n, "__index__") for n in given)         # NumPy's numbers, too
+    if whole:
+        given = tuple(map(index, given))
     if len(given) != dims or not whole:
         fail(name, f"{argument} must be a whole number or {dims} of them", f"{argument} {value!r}",
              kind=RuntimeError if whole else TypeError)

@@ -43,7 +43,7 @@ def _check_space(name: str, input: Tensor, dims: int, empty_channels: bool = Fal
 def _pool_options(name: str, dims: int, kernel_size: Size, stride: Size | None, padding: Size) -> dict[str, Any]:
     """The options of a pooling as the op takes them, checked; remembered, since a layer repeats its call."""
     kernel = sizes_of(kernel_size, dims, name, "kernel_size")
-    steps = kernel if stride is None or stride == () else sizes_of(stride, dims, name, "stride")
+    steps = kernel if stride is None or type(stride) is tuple and not stride else sizes_of(stride, dims, name, "stride")
     return {"kernel": kernel, "stride": steps, "padding": sizes_of(padding, dims, name, "padding")}
 
 

@@ -98,7 +98,7 @@ def _dropout_probability(owner: str, name: str, dropout: Any) -> float:
 
 def _check_size(owner: str, name: str, value: Any, least: int = 1) -> None:
     """Raises unless `value` is an int of at least `least`."""
-    if not isinstance(value, int):
+    if not isinstance(value, (int, np.integer)):
         raise TypeError(f"[nn.{owner}] {name} must be an int; got {type(value).__name__}")
     if value < least:
         raise ValueError(f"[nn.{owner}] {name} must {'be greater than zero' if least else 'not be negative'}; "

@@ -367,7 +367,8 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     5 elements in 4 chunks are pieces of 2, 2 and 1."""
     x = input.array.layout
     a = existing_axis(dim, x.ndim, "chunk")
-    if operator.index(chunks) < 1:
+    chunks = operator.index(chunks)
+    if chunks < 1:
         fail("chunk", "chunks must be positive", chunks)
     if x.shape[a] == 0:
         return _pieces(_split, input, sizes=(0,) * chunks, dim=a)
@@ -389,7 +390,8 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tenso
         if at.dtype != INT64 or at.ndim > 1:
             fail("tensor_split", "indices_or_sections must be an int64 number or vector", at)
         indices_or_sections = indices_or_sections.tolist()
-    if isinstance(indices_or_sections, int):
+    if isinstance(indices_or_sections, (int, np.integer)):
+        indices_or_sections = int(indices_or_sections)
         if indices_or_sections < 1:
             fail("tensor_split", "the number of sections must be positive", indices_or_sections)
         small, more = divmod(n, indices_or_sections)

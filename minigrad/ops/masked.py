@@ -31,8 +31,8 @@ from .view import as_expanded
 
 
 def _axes(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
-    """The axes that `dim` names; () names none."""
-    if dim is None:
+    """The axes that `dim` names; None and () name all."""
+    if dim is None or isinstance(dim, (tuple, list)) and not dim:
         return tuple(range(ndim))
     found = [axis_of(d, ndim, name) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
     if len(set(found)) != len(found):
@@ -76,7 +76,7 @@ def masked_sum(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: 
 
 
 def _total(name: str, function: Callable[..., Tensor], x: Tensor, dim: Any, keepdim: bool) -> Tensor:
-    """A sum or product of what counts. Over no dimension, `dim=()`, it is x, in the dtype of a sum."""
+    """A sum or product of what counts. Of a 0-d x it is x, in the dtype of a sum."""
     axes = _axes(name, dim, x.array.layout.ndim)
     if axes:
         return function(x, axes, keepdim)

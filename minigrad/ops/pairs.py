@@ -390,7 +390,7 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """All choices of `r` elements of a vector in their order, as rows; with `with_replacement` an element may be chosen
     again. Shapes: (n,) -> (number of choices, r)."""
-    have = input.array.layout
+    have, r = input.array.layout, operator.index(r)
     if have.ndim != 1 or r < 0:
         fail("combinations", "needs a vector, and r not negative", [have, f"r {r}"])
     choose: Any = itertools.combinations_with_replacement if with_replacement else itertools.combinations
@@ -474,7 +474,7 @@ def _split_along(name: str, input: Tensor, parts: Any, dim: int, least: int) -> 
     have = input.array.layout
     if have.ndim < least:
         fail(name, f"needs at least {least} dimensions", have)
-    if isinstance(parts, int):
+    if isinstance(parts, (int, np.integer)):
         if parts < 1 or have.shape[dim] % parts:
             fail(name, f"size {have.shape[dim]} of dimension {dim} must be a multiple of the number of parts", parts)
     return tensor_split(input, parts, dim)

@@ -785,7 +785,7 @@ def norm(input: Tensor, p: float | str | None = "fro", dim: Any = None, keepdim:
     singular values of a matrix, or of the matrices in two dimensions. The gradient is 0 where x or the norm is 0.
     RuntimeError for integers and bools, unless `dtype` converts them; for "nuc", unless there are two dimensions.
     """
-    if not isinstance(p, (int, float, str, type(None))) or isinstance(p, str) and p not in ("fro", "nuc"):
+    if not isinstance(p, (int, float, str, type(None), np.number)) or isinstance(p, str) and p not in ("fro", "nuc"):
         raise NotImplementedError(f"[norm] p must be a number, 'fro' or 'nuc'; got {p!r}")
     x = input if dtype is None else cast(input, dtype)
     axes = axes_of(dim, x.array.layout.ndim, "norm")

@@ -42,7 +42,7 @@ def view_op(name: str, rule: Callable[..., tuple[Layout, int]], vjp: Callable | 
     """A view primitive made of `rule(x, **attrs) -> (layout, offset in elements)`."""
     def prepare(x: Layout, **attrs: Any) -> Plan:
         to, offset = rule(x, **attrs)
-        return view_plan(to, offset * x.dtype.itemsize)
+        return view_plan(to, operator.index(offset) * x.dtype.itemsize if to.size else 0)
     return Primitive(name, prepare, {"x": vjp} if vjp else None, ["x"], rule.__doc__, parameters(rule)[1])
 
 
@@ -450,8 +450,7 @@ def reverse_dims(input: Tensor) -> Tensor:
 @planner
 def as_moved(x: Layout, source: Any, destination: Any) -> Plan:
     """Planner of `movedim`."""
-    a = axes((source,) if isinstance(source, int) else source, x.ndim, "movedim")
-    b = axes((destination,) if isinstance(destination, int) else destination, x.ndim, "movedim")
+    a, b = [axes(tuple(d) if isinstance(d, (tuple, list)) else (d,), x.ndim, "movedim") for d in (source, destination)]
     if len(a) != len(b):
         fail("movedim", "source and destination must have the same length",
              [f"source {source}", f"destination {destination}"])
@@ -591,7 +590,8 @@ def window_rule(x: Layout, *, key: tuple) -> tuple[Layout, int]:
             offset += entry * s
     if i != x.ndim:
         fail("window", "key needs one entry for each dimension", [x, f"key {key}"])
-    return layout(x.device, x.dtype, tuple(shape), tuple(strides)), offset
+    to = layout(x.device, x.dtype, tuple(shape), tuple(strides))
+    return to, offset if to.size else 0         # no elements lie nowhere: an address beyond the memory has no owner
 
 
 def _diagonal_rule(x: Layout, *, offset: int, dim1: int, dim2: int) -> tuple[Layout, int]:
@@ -610,7 +610,7 @@ def _placer(name: str, rule: Callable[..., tuple[Layout, int]], cut: Callable) -
         inside, offset = rule(out, **attrs)
         if inside.shape != g.shape:
             fail(name, "g must have the shape of the view", [g, inside])
-        move, start = mover(inside, g), offset * g.dtype.itemsize
+        move, start = mover(inside, g), operator.index(offset) * g.dtype.itemsize
         zero = constant(0, g.dtype, g.device).array
         clear = None if inside.size == out.size else mover(out, zero.layout)
 
@@ -775,6 +775,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     if not x.ndim:
         fail("diag_embed", "needs at least one dimension", x)
     a, b = axis_of(dim1, x.ndim + 1, "diag_embed"), axis_of(dim2, x.ndim + 1, "diag_embed")
+    offset = operator.index(offset)
     if a == b:
         fail("diag_embed", "dim1 and dim2 must differ", [x, f"dims {dim1}, {dim2}"])
     shape = list(x.shape[:-1])

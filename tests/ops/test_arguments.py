@@ -230,3 +230,32 @@ def test_what_is_scattered_takes_the_dtype_of_the_tensor(name, at):
 @pytest.mark.parametrize("name", ["remainder", "floor_divide", "fmod"])
 def test_nothing_is_divided_by_zero(name):
     assert getattr(mg, name)(mg.ones(0, dtype=mg.int64), 0).shape == (0,)
+
+
+@pytest.mark.parametrize("one", [np.int64(1), np.int32(1), np.uint8(1)], ids=lambda n: type(n).__name__)
+def test_numpy_numbers_are_numbers(one):
+    """A size or a dim that NumPy computed is taken like Python's, in its own arithmetic too: -np.uint8(2) is no number."""
+    x, two, F, nn = mg.arange(24.0).reshape(2, 3, 4), one + one, mg.nn.functional, mg.nn
+    assert len(x.chunk(two, 2)) == len(x.tensor_split(two, 2)) == len(x.hsplit(one)) + 1 == 2
+    assert x.movedim(one, 0).shape == (3, 2, 4) and x.norm(two) == x.norm()
+    w = mg.ones(3, 3, 2)
+    same = F.conv1d(x, w, stride=2, padding=1, dilation=1).tolist()
+    assert F.conv1d(x, w, stride=two, padding=one, dilation=(one,)).tolist() == same
+    assert F.avg_pool1d(x, two, one).tolist() == F.avg_pool1d(x, 2, 1).tolist() and F.max_pool1d(x, two).shape == (2, 3, 2)
+    assert nn.Conv2d(two, two, two).weight.shape == (2, 2, 2, 2) and nn.MaxPool2d(two)(x).shape == (2, 1, 2)
+    assert nn.LSTM(4, two, two)(x)[0].shape == (2, 3, 2)
+
+
+@pytest.mark.parametrize("n", [mg.tensor(1, dtype=mg.int32), mg.tensor(1), np.float32(1), 1.0], ids=repr)
+def test_what_is_no_python_number_does_not_reach_an_address(n):
+    """A kernel's address plus a tensor of int32 lay elsewhere: the process ended."""
+    whole = hasattr(n, "__index__")
+    for f, want in ((lambda: mg.ones(3).diag(n), mg.ones(3).diag(1)), (lambda: mg.ones(3).diag_embed(n), mg.ones(3).diag(1)),
+                    (lambda: mg.tensor([4.0, 5.0]).combinations(n), mg.tensor([[4.0], [5.0]]))):
+        if whole:
+            np.testing.assert_array_equal(f().numpy(), want.numpy())
+        else:
+            with pytest.raises(TypeError):
+                f()
+    for norm in (mg.nn.functional.layer_norm, mg.nn.functional.rms_norm):
+        assert norm(mg.ones(2, 1), (n,), eps=0.5).shape == (2, 1)

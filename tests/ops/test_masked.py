@@ -28,6 +28,13 @@ def test_log_softmax_where_the_mask_is_false():
     assert got[1].item() == 0
 
 
+def test_no_dims_are_all_dims():
+    for name in ("sum", "prod", "mean", "amax", "amin", "logsumexp", "var", "std"):
+        f = getattr(masked, name)
+        assert f(X, (), mask=SOME).item() == f(X, [], mask=SOME).item() == f(X, mask=SOME).item(), name
+    assert masked.norm(X, 2.0, ()).item() == X.norm().item() and masked.sum(mg.tensor(3), ()).item() == 3
+
+
 def test_dtype_converts_first():
     assert masked.sum(X, dtype=mg.float64).dtype == mg.float64 and masked.mean(mg.tensor([1, 2])).item() == 1.5
 

@@ -49,3 +49,12 @@ def test_ravel_is_contiguous():
     x = mg.arange(12).reshape(4, 3)
     assert x[:, 0].ravel().is_contiguous() and x[:, 0].ravel().tolist() == [0, 3, 6, 9]
     assert x.ravel().data_ptr() == x.data_ptr() and x.t().ravel().tolist() == x.t().reshape(-1).tolist()
+
+
+@pytest.mark.parametrize("cut", [lambda x: x.chunk(2, 2)[1], lambda x: x.narrow(2, 4, 2), lambda x: x[:, :, 3:],
+                                 lambda x: x.unbind(2)[5], lambda x: x.select(2, 4), lambda x: x.diagonal(2, 2, 3)])
+def test_a_captured_view_of_no_elements(cut):
+    """It began beyond the memory of its tensor, which then was nobody's."""
+    x = mg.zeros(0, 3, 6, 8)
+    step = mg.capture(lambda x: cut(x) * 2)
+    assert step(x).shape == step(x).shape == cut(x).shape
