@@ -220,9 +220,11 @@ def _prepare_det(x: Layout) -> Plan:
 
 
 def _by_svd(x: Any) -> tuple[Any, Any, Any, Any]:
-    """u, s, vh and det(u) det(vh), with which the polynomials in s below are those of x, singular or not."""
-    u, s, vh = np.linalg.svd(x)
-    return u, s, vh, (np.linalg.det(u) * np.linalg.det(vh))[..., None, None]
+    """u, s, vh and det(u) det(vh), with which the polynomials in s below are those of x, singular or not. NaN as the
+    sign of a matrix that is not finite, which LAPACK refuses."""
+    finite = np.isfinite(x).all((-2, -1), keepdims=True)
+    u, s, vh = np.linalg.svd(np.where(finite, x, 0))
+    return u, s, vh, np.where(finite, (np.linalg.det(u) * np.linalg.det(vh))[..., None, None], np.nan)
 
 
 def _without(s: Any) -> Any:
@@ -299,8 +301,14 @@ def _prepare_sign_of_det(x: Layout) -> Plan:
     return _lapack("slogdet", layout(x.device, x.dtype, x.shape[:-2]), lambda a: np.linalg.slogdet(a)[0], x)
 
 
-logabsdet = Primitive("logabsdet", _prepare_logabsdet, {
-    "x": lambda g, x: mul(column(column(g)), turned(inverse(x)))})
+def _logabsdet_vjp(g: Tensor, x: Tensor) -> Tensor:
+    """NaN for singular matrices, where the result is -inf: an error in a walk back would come from far away."""
+    singular = column(column(eq(sign_of_det(x), 0)))
+    of_others = inverse(where(singular, identity(x.shape[-1], x), x))
+    return mul(column(column(g)), turned(where(singular, np.nan, of_others)))
+
+
+logabsdet = Primitive("logabsdet", _prepare_logabsdet, {"x": _logabsdet_vjp})
 sign_of_det = Primitive("sign_of_det", _prepare_sign_of_det, {
     "x": lambda g, x_shape: zeros_on(x_shape, g.array.layout)})
 

@@ -135,6 +135,13 @@ def _scaled(name: str) -> Callable[..., tuple]:
     return options
 
 
+def _cut_off(input: Any, other: Any) -> Tensor:
+    """trunc(input / other). Its slope is 0, for a divisor of 0 too, where 0 times the slope of the quotient is NaN: so
+    the quotient is that of detached tensors, and the choice between them and the given ones gives those 0."""
+    return trunc(div(*[where(constant(True, BOOL, t.device), t.detach(), t)
+                       if isinstance(t, Tensor) and t.requires_grad else t for t in (input, other)]))
+
+
 def _rounded(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     """The option `rounding_mode` of `div`: "floor" and "trunc" round, keep integers integers, and have gradient 0."""
     if rounding_mode is None:
@@ -144,7 +151,7 @@ def _rounded(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any
     if rounding_mode != "trunc":
         fail("div", "rounding_mode must be None, 'trunc' or 'floor'", repr(rounding_mode))
     if any([is_float(t.dtype) if isinstance(t, Tensor) else isinstance(t, float) for t in (input, other)]):
-        return trunc(div(input, other))
+        return _cut_off(input, other)
     return floor_divide(sub(input, fmod.call(input, other)), other)
 
 
@@ -227,7 +234,7 @@ remainder = Elementwise(
     doc="input - floor(input / other) * other: it has the sign of `other`. RuntimeError for an integer divisor of 0.")
 fmod = Elementwise(
     "fmod", _whole(np.fmod), "input other",
-    {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, trunc(div(input, other))))},
+    {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, _cut_off(input, other)))},
     kinds="if", kernel_kinds="f", domain=((-9.0, 9.0), _WHOLE), oracle=np.fmod, tensors=1,
     doc="input - trunc(input / other) * other: it has the sign of `input`. RuntimeError for an integer divisor of 0.")
 pow = Elementwise(

@@ -211,7 +211,7 @@ def _slabs(name: str, y: Tensor, x: Tensor | None, dx: Any, dim: int) -> tuple[T
         fail(name, "needs at least one dimension", have)
     a = axis_of(dim, have.ndim, name)
     n = have.shape[a]
-    sums = add(_part(y, a, 0, n - 1), _part(y, a, 1, n - 1))
+    sums = add(_part(y, a, 0, n - 1), _part(y, a, builtins.min(n, 1), n - 1))
     if x is None:
         return sums, dx
     at = x.array.layout
@@ -219,7 +219,7 @@ def _slabs(name: str, y: Tensor, x: Tensor | None, dx: Any, dim: int) -> tuple[T
         fail(name, f"x must have as many points as y along dimension {dim}", [have, at])
     steps = diff(x, dim=0 if at.ndim == 1 else dim)
     if at.ndim == 1:
-        steps = through(as_reshaped, steps, (n - 1, *(1,) * (have.ndim - 1 - a)))
+        steps = through(as_reshaped, steps, (builtins.max(n - 1, 0), *(1,) * (have.ndim - 1 - a)))
     return sums, steps
 
 

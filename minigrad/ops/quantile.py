@@ -67,9 +67,11 @@ def _median(name: str, input: Tensor, dim: Any, keepdim: bool, nans: bool) -> An
     whole = flat.detach()
     middle = gather_at(whole, _middle(whole, 0, nans), 0)
     chosen = logical_or(eq(whole, middle), logical_and(isnan(whole), isnan(middle)))
+    middle = through(as_reshaped, middle, ())
     if is_float(have.dtype):                                        # equal elements share the gradient, as amax does it
-        return amax(where(chosen, flat, -math.inf))
-    return through(as_reshaped, middle, ())
+        sign = cast(where(eq(middle, -math.inf), -1.0, 1.0), have.dtype)        # the others must not equal -inf, too
+        return mul(amax(mul(where(chosen, flat, mul(sign, -math.inf)), sign)), sign)
+    return middle
 
 
 @writes("apart")

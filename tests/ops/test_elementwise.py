@@ -124,3 +124,13 @@ def test_two_numbers_give_a_tensor_without_dimensions():
     for other in (mg.pow, mg.remainder, mg.bitwise_and, mg.float_power):        # those of which PyTorch wants a tensor
         with pytest.raises(TypeError):
             other(2, 3)
+
+
+@pytest.mark.parametrize("dtype", [mg.float64, mg.float32, mg.float16], ids=str)
+def test_a_quotient_that_is_cut_off_has_no_slope(dtype):
+    """Where the divisor is 0, too: 0 times the infinite slope of the quotient was NaN."""
+    a, b = (mg.tensor(v, dtype=dtype, requires_grad=True) for v in ([1.0, 0.0, -3.0], [0.0, 0.0, 2.0]))
+    for mode in ("trunc", "floor"):
+        assert [g.tolist() for g in mg.autograd.grad(mg.div(a, b, rounding_mode=mode).sum(), (a, b))] == [[0.0] * 3] * 2
+    slope, = mg.autograd.grad(mg.fmod(a, b).sum(), b, create_graph=True)
+    assert [g.tolist() for g in mg.autograd.grad(slope.sum(), (a, b))] == [[0.0] * 3] * 2

@@ -154,6 +154,17 @@ def test_tensorsolve_and_tensorinv():
     close(linalg.tensorinv(mg.tensor(a), 2), np.linalg.tensorinv(a, 2))
 
 
+def test_the_walk_back_through_a_determinant_does_not_raise():
+    """Where the determinant is 0 or NaN the gradient is not a number: LAPACK's refusal came from within backward()."""
+    x = mg.tensor([[[1.0, 2.0], [2.0, 4.0]], [[2.0, 0.0], [0.0, 4.0]], [[1.0, np.nan], [0.0, 1.0]]], dtype=mg.float64, requires_grad=True)
+    for f in (lambda x: mg.linalg.slogdet(x)[1], mg.logdet, mg.linalg.det):
+        g, = mg.autograd.grad(f(x).sum(), x)
+        assert np.isnan(g[2].numpy()).all() and np.isfinite(g[1].numpy()).all()
+    g, = mg.autograd.grad(mg.logdet(x).sum(), x, create_graph=True)
+    assert np.isnan(g[0].detach().numpy()).all() and g[1].tolist() == [[0.5, 0.0], [0.0, 0.25]]
+    assert mg.autograd.grad(g[1, 0, 0], x)[0][1].tolist() == [[-0.25, 0.0], [0.0, 0.0]]
+
+
 def test_the_third_derivative_of_det():
     x = mg.tensor(drawn(3, 3), requires_grad=True)
     directions = [mg.tensor(drawn(3, 3)) for _ in range(3)]

@@ -44,6 +44,13 @@ def test_gradient_is_numpys(edge_order):
     close(got, np.gradient(x, 0.5, axis=0, edge_order=edge_order))
 
 
+def test_integrals_of_no_points():
+    for n in (0, 1):
+        y = mg.zeros(2, n)
+        for points in ({}, {"x": mg.zeros(n)}, {"x": y}):
+            assert mg.trapezoid(y, **points).tolist() == [0.0, 0.0] and mg.cumulative_trapezoid(y, **points).shape == (2, 0)
+
+
 def test_blocks_products_and_coordinates():
     a, b = mg.tensor([[1, 2]]), mg.tensor([3, 4])
     assert mg.block_diag(a, b, 5).tolist() == [[1, 2, 0, 0, 0], [0, 0, 3, 4, 0], [0, 0, 0, 0, 5]]

@@ -105,3 +105,16 @@ def test_quantiles_beside_infinities(dtype):
     assert mg.quantile(mg.tensor([0.0, inf]), 0.4, interpolation="midpoint").item() == inf
     grad, = mg.autograd.grad(mg.quantile(x, 0.25), x)
     assert grad.tolist() == [0, 0.25, 0.75, 0]
+
+
+@pytest.mark.parametrize("low", [-np.inf, np.inf, 1.0, np.nan])
+@pytest.mark.parametrize("name", ["median", "nanmedian"])
+def test_equal_middles_share_the_gradient(name, low):
+    x = mg.tensor([low, 7.0, low, low], dtype=mg.float64, requires_grad=True)
+    y = getattr(x, name)()
+    if name == "nanmedian" and low != low:
+        assert y.item() == 7.0
+        return
+    np.testing.assert_equal(y.item(), low)
+    y.backward()
+    np.testing.assert_allclose(x.grad.numpy(), [1 / 3, 0, 1 / 3, 1 / 3])
