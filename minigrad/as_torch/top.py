@@ -14,6 +14,7 @@ from .. import distributions, norm
 from ..core.out import into, writes
 from ..core.shape import default_float, set_default_float
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..devices import opened, set_default_device
 from ..devices.memory import Layout
 from ..devices.usage import OutOfMemoryError
@@ -157,6 +158,7 @@ def detach(input: Tensor) -> Tensor:
 def range(start: float, end: float | None = None, step: float = 1, **options: Any) -> Tensor:
     """Numbers from `start` (0 if one bound is given) to `end`, both included, of the default float dtype: an old
     `arange`."""
+    warn("[range] is an old arange that includes the end: write arange")
     first, last = (0, start) if end is None else (start, end)
     values, out = first + step * np.arange(int(np.floor((last - first) / step)) + 1), options.pop("out", None)
     made = tensor(values, **{"dtype": default_float() if out is None else out.dtype, **options})

@@ -1,7 +1,7 @@
 """`torch.autograd.graph`: nodes, hooks on what they save, and hooks on several gradients at once."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock, local
@@ -17,10 +17,10 @@ from ..core.saved import pack
 from ..core.shape import fail, left_out
 from ..core.tape import Node as TapeNode
 from ..core.tape import edge_of, observers
-from ..core.tensor import Tensor
+from ..core.tensor import Tensor, bump
 
-__all__ = ["GradientEdge", "Node", "disable_saved_tensors_hooks", "get_gradient_edge", "register_multi_grad_hook",
-           "save_on_cpu", "saved_tensors_hooks"]
+__all__ = ["GradientEdge", "Node", "allow_mutation_on_saved_tensors", "disable_saved_tensors_hooks",
+           "get_gradient_edge", "increment_version", "register_multi_grad_hook", "save_on_cpu", "saved_tensors_hooks"]
 
 
 # ---- hooks on saved tensors ------------------------------------------------------------------------------------------
@@ -117,6 +117,26 @@ class save_on_cpu(saved_tensors_hooks):
                 left_out("save_on_cpu", "pin_memory", pin_memory)
             return t.device, t.cpu()
         super().__init__(pack, lambda packed: packed[1].to(packed[0]))
+
+
+class allow_mutation_on_saved_tensors(saved_tensors_hooks):
+    """In the block, what ops save for backward may be changed in place: they keep copies.
+
+    >>> with allow_mutation_on_saved_tensors():
+    ...     x = minigrad.ones(2, requires_grad=True).clone()
+    ...     y = (x ** 2).sum()
+    ...     x.sin_()
+    >>> y.backward()
+    """
+
+    def __init__(self) -> None:
+        super().__init__(lambda t: t.clone(), lambda packed: packed)
+
+
+def increment_version(tensor: Tensor | Iterable[Tensor]) -> None:
+    """Counts a change in place that was made past minigrad: a backward pass that needs the old values then raises."""
+    for t in (tensor,) if isinstance(tensor, Tensor) else tensor:
+        bump(t)
 
 
 @contextmanager

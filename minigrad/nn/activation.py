@@ -478,10 +478,10 @@ class Tanhshrink(Module):
 def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
           inplace: bool = False) -> Tensor:
     """x where x > 0, else a x: in training each element has its own a from U(lower, upper), else a is their mean, which
-    makes it `leaky_relu` (Xu et al. 2015). Any shape -> same. RuntimeError unless lower <= upper.
+    makes it `leaky_relu` (Xu et al. 2015). Any shape -> same. RuntimeError unless lower <= upper, both finite.
     """
-    if not lower <= upper:
-        fail("rrelu", "lower must not be above upper", [lower, upper])
+    if not -np.inf < lower <= upper < np.inf:
+        fail("rrelu", "needs finite numbers lower <= upper", [lower, upper])
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     return write_back("rrelu", input, _randomly_leaky, lower, upper) if inplace else \

@@ -568,7 +568,8 @@ def _as_index(e: Any, device: Any) -> Any:
             raise kind("[index] an index must be a number, slice, None, ..., or a tensor or list of integers or bools; "
                        f"got {type(e).__name__}") from None
     dtype = t.array.layout.dtype
-    if dtype == np.uint8:                           # a mask, as PyTorch treats it
+    if dtype == np.uint8:
+        warn("[index] a uint8 tensor is a mask, as in PyTorch: write .bool(), or .long() for an index")
         t = cast(t, BOOL)
     elif dtype.kind not in "iub":
         raise IndexError(f"[index] tensors used as indices must be int64, int32 or bool; got {t.array.layout}")

@@ -550,3 +550,33 @@ def test_torchviz_draws_a_model(monkeypatch):
     layer_norm = next(label for label in labels if label.startswith("LayerNorm"))
     assert "normalized_shape:" in layer_norm and re.search("result +: +\\[saved tensor\\]", layer_norm)
     assert any("result[0]" in a and b.startswith("CrossEntropy") or "result[0]" in b for a, b in edges)
+
+
+def test_what_was_saved_may_be_changed_inside_a_block():
+    values = np.array([[0.3, -1.0], [2.0, 0.5]])
+    with graph.allow_mutation_on_saved_tensors():
+        a = mg.tensor(values, requires_grad=True)
+        b = a.clone()
+        y = (b ** 2).sum()
+        b.sin_()
+        first, = autograd.grad(y, a, create_graph=True)
+        second, = autograd.grad(first.sum(), a)
+        c = (a * 2).exp()                           # saves its result
+        c.mul_(3)
+        base = a.clone()
+        z = (base[0] * base[0]).sum()               # saves a view
+        base.mul_(5)
+    np.testing.assert_allclose(first.detach().numpy(), 2 * values)
+    assert second.tolist() == [[2, 2], [2, 2]]
+    np.testing.assert_allclose(autograd.grad(c.sum(), a)[0].numpy(), 6 * np.exp(2 * values))        # outside of the block, too
+    np.testing.assert_allclose(autograd.grad(z, a)[0].numpy(), [2 * values[0], [0, 0]])
+
+
+def test_a_change_that_was_counted_by_hand_is_seen():
+    for given in (lambda t: t, lambda t: [t], lambda t: iter((t, mg.ones(1)))):
+        t = mg.ones(2, requires_grad=True).clone()
+        y, version = t * t, t._version
+        graph.increment_version(given(t))
+        assert t._version == version + 1
+        with pytest.raises(RuntimeError, match="modified by an inplace"):
+            y.sum().backward()

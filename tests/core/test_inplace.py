@@ -378,6 +378,22 @@ def test_expanded_tensors_are_refused():
         (leaf(1.0) * 2).expand(3).add_(1)
 
 
+def test_an_expanded_tensor_is_filled():
+    base = mg.zeros(2, 1)
+    x = base.expand(3, 2, 4)
+    assert x.fill_(2.0) is x and (x == 2).all() and base.tolist() == [[2], [2]]
+    assert x[:, 1:].fill_(mg.tensor(3.0)).shape == (3, 1, 4) and base.tolist() == [[2], [3]]
+    assert x.mT.zero_().sum() == 0 == base.sum()
+    y = mg.ones(2, 1, requires_grad=True)
+    made = (y * 2).expand(2, 3)
+    made[:1].fill_(5.0)
+    (made * mg.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert made.tolist() == [[5] * 3, [2] * 3] and y.grad.tolist() == [[0], [12]]
+    with pytest.raises(RuntimeError, match="share one place"):
+        mg.zeros(5).unfold(0, 3, 1).fill_(1.0)
+
+
+@pytest.mark.filterwarnings("ignore:.index. a uint8 tensor is a mask")
 def test_indexing_by_a_number_in_a_tensor_is_a_view():
     for i in (mg.tensor(1), mg.tensor(1, dtype=mg.int32), np.int64(1), np.array(1), mg.tensor(-2)):
         x = mg.zeros(3)

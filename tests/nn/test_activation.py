@@ -109,8 +109,9 @@ def test_rrelu_in_training():
     np.testing.assert_allclose(x.grad.numpy(), values, rtol=1e-6)
     z = mg.full((5,), -1.0)
     assert F.rrelu(z, 0.1, 0.3, True, True) is z and (z.numpy() > -0.3).all()
-    with pytest.raises(RuntimeError, match="above upper"):
-        F.rrelu(z, 0.5, 0.1)
+    for lower, upper in ((0.5, 0.1), (-np.inf, 0.1), (0.1, np.inf), (np.nan, 0.1)):
+        with pytest.raises(RuntimeError, match="finite numbers lower <= upper"):
+            F.rrelu(z, lower, upper, True)
 
 
 @pytest.mark.parametrize(("name", "args"), [("relu", ()), ("elu", (0.5,)), ("selu", ()), ("celu", (0.5,)), ("leaky_relu", (0.2,)),

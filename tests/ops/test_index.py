@@ -15,6 +15,17 @@ def test_no_index_is_out_of_range(shape, index):
         mg.zeros(*shape)[mg.tensor([index])]
 
 
+def test_an_index_of_bytes_warns_that_it_is_a_mask():
+    x, at = mg.tensor([5.0, 6.0, 7.0]), mg.tensor([1, 0, 1], dtype=mg.uint8)
+    for index in (at, at.numpy()):
+        with pytest.warns(UserWarning, match=r"uint8 tensor is a mask.*\.bool\(\), or \.long\(\) for an index"):
+            assert x[index].tolist() == [5, 7]
+    with pytest.warns(UserWarning, match="uint8 tensor is a mask"):
+        x[at] = 1.0
+    assert x.tolist() == [1, 6, 1] and x[at.long()].tolist() == [6, 1, 6]
+
+
+@pytest.mark.filterwarnings("ignore:.index. a uint8 tensor is a mask")
 @pytest.mark.parametrize("recorded", [False, True])
 def test_what_is_written_at_an_index_is_read_there(recorded):
     """0-d arrays and tensors are numbers, but for uint8: a mask. Reading copies beside an index tensor; writing must not go there."""
