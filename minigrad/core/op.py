@@ -92,12 +92,10 @@ def public(op: Primitive | Op, call: Callable) -> Any:
 def complete(name: str, attributes: tuple[str, ...], defaults: dict[str, Any], attrs: dict[str, Any]) -> dict[str, Any]:
     """All attributes of a call, those left out with their defaults; refuses unknown and missing ones."""
     full = {**defaults, **attrs}
-    for n in attrs:
-        if n not in attributes:
-            unexpected(name, n, full.pop(n), attributes)
-    for n in attributes:
-        if n not in full:
-            raise TypeError(f"[{name}] the attribute {n} is missing; got {', '.join(attrs) or 'none'}")
+    for n in [n for n in attrs if n not in attributes]:
+        unexpected(name, n, full.pop(n), attributes)
+    for n in [n for n in attributes if n not in full]:
+        raise TypeError(f"[{name}] the attribute {n} is missing; got {', '.join(attrs) or 'none'}")
     return full
 
 
@@ -245,7 +243,8 @@ class Op(Documented, OwnKernels):
 
     `any_layout`: its kernels take inputs of any strides, so that nothing is copied before them. `like_first`: results
     of half precision have the dtype of the first input, whatever the parameters have. `short`: a gradient that is to be
-    differentiated is recorded as the definition's few ops, not as one node (`GradOp`) that would derive them each time.
+    differentiated is recorded as the definition's few ops, not as one node (`GradOp`) that derives them each time, or
+    as those that `vjp` calls, which do not repeat the forward.
     """
 
     def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False,
@@ -263,6 +262,7 @@ class Op(Documented, OwnKernels):
         self.plans: dict[tuple, FusedPlan | Wide | str] = {}    # a str says why the definition runs
         self.prepare: Callable | None = None
         self.rule: Callable | None = None
+        self.vjp: Callable | None = None                        # (node, g, needs) -> gradients, or None
         self.grad_op = GradOp(self)            # the backward as an op: (inputs..., output gradients...) -> gradients
 
     def check(self, rule: Callable) -> Callable:
@@ -328,8 +328,8 @@ class Op(Documented, OwnKernels):
         """The plan of an earlier call, or None. Its key: the layouts, then the attributes in the definition's order."""
         full = complete(self.name, self.attributes, self.defaults, attrs)
         layouts = [None if t is None else t.array.layout for t in inputs]
-        signs = [repr(full[n]) for n in self.signed if not full[n]]
-        return self.plans.get((*layouts, *[full[n] for n in self.attributes], *signs))
+        values = [*[full[n] for n in self.attributes], *[repr(full[n]) for n in self.signed if not full[n]]]
+        return self.plans.get((*layouts, *values))
 
     def _plan(self, key: Any, inputs: tuple, attrs: dict) -> FusedPlan | Wide | str:
         """Checks the signature, then chooses: kernels, or the definition and why, in float32 for half precision."""
@@ -401,6 +401,8 @@ class Op(Documented, OwnKernels):
                 own = type(a) is Buffer and all([t is None or t.array is not a for t in inputs])
                 if own and a.version or changed and not own and a is not None and type(a) is not list:
                     stale(self.name, node)
+        if mode.grad and self.vjp and not changed and (written := self.vjp(node, g, needs)) is not None:
+            return written
         kernels = None if mode.grad and (changed or self.short) else plan.backward    # that of its ops needs all inputs
         results = kernels and kernels(saved, _gradient_arrays(node, g), needs)
         gs = g if type(g) is list else [g]
@@ -488,9 +490,7 @@ def op(definition: Callable | None = None, **options: Any) -> Any:
     ... def scaled_square(x, *, scale=1.0):
     ...     return x * x * scale
     """
-    if definition is None:
-        return lambda f: Op(f, **options)
-    return Op(definition)
+    return Op(definition, **options) if definition is not None else lambda f: Op(f, **options)
 
 
 def same_dtypes(name: str, x: Layout, *others: Layout | None) -> None:

@@ -15,20 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from ..core.op import Op, public
+from ..core.arrays import dense
+from ..core.modes import mode
+from ..core.op import GradOp, Op, public
 from ..core.out import writes
+from ..core.saved import stale
 from ..core.shape import BOOL, axis_of, fail, is_float
-from ..core.tensor import Tensor
+from ..core.tape import edge_of, recorded
+from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import KERNELS, by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import FusedPlan, elementwise_plan, not_half
+from ..devices.plan import FusedPlan, elementwise_plan, is_half, not_half
 from ..devices.work import each, follows, work
 from . import dispatch
 from .arguments import must_fit
 from .formula import formula
 from .math import abs as absolute
-from .math import add, div, eq, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, sign, square, where
+from .math import add, div, eq, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, sign, square, sub, where
 from .math import sigmoid as _sigmoid
 from .math import tanh as _tanh
 from .view import narrow, reshape
@@ -138,6 +142,42 @@ def _bounded(x: Tensor) -> Tensor:
 
 # ---- the backward reads the output -----------------------------------------------------------------------------------
 
+class _Slope(GradOp):
+    """g f'(x), recorded, of a function whose curvature is f''(x) = f'(x) bend(f(x)): its derivative is the slope, too,
+    and nothing is computed but by the kernel of the backward."""
+
+    def __init__(self, of: Op, bend: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(of)
+        self.bend = bend
+
+    def at(self, plan: Any, x: Tensor, y: Tensor, g: Tensor) -> Tensor:
+        """g f'(x), where y = f(x)."""
+        gx = plan.backward((y.array, (x.array, x.array.version)), dense(g.array), [True])[0]
+        edges = tuple([edge_of(t) if t._requires_grad else None for t in (x, g)])
+        if not mode.grad or edges == (None, None):
+            return new_tensor(gx, None)
+        version = x.array.version + y.array.version + g.array.version
+        return new_tensor(gx, recorded(self, edges, gx.layout, (x, g, y), version, None, {"plan": plan}))
+
+    def backward(self, node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
+        x, first, y = node.saved
+        if sum([t.array.version for t in node.saved]) != node.version:
+            stale(self.name, node)
+        plan = node.attrs["plan"]
+        return [self.at(plan, x, y, mul(mul(g, first), self.bend(y))) if needs[0] else None,
+                self.at(plan, x, y, g) if needs[1] else None]
+
+
+def _curved(activation: Any, bend: Callable[[Tensor], Tensor]) -> None:
+    """Says how the derivative of an activation is differentiated. Half precision derives it in float32."""
+    slope = _Slope(activation.op, bend)
+
+    def vjp(node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None] | None:
+        plan, (x,), (y, _) = node.saved
+        return None if is_half(y.layout.dtype) else [slope.at(plan, x, new_tensor(y, node), g)]
+    activation.op.vjp = vjp
+
+
 @writes("cast")
 @activation(saves="both", floats_only=False)
 def sigmoid(input: Tensor) -> Tensor:
@@ -150,6 +190,10 @@ def sigmoid(input: Tensor) -> Tensor:
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent: (e^x - e^-x) / (e^x + e^-x). Integers and bools give the default float."""
     return _tanh(input)
+
+
+_curved(sigmoid, lambda y: sub(1.0, mul(y, 2.0)))
+_curved(tanh, lambda y: mul(y, -2.0))
 
 
 # ---- piecewise linear ------------------------------------------------------------------------------------------------

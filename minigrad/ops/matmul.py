@@ -387,6 +387,21 @@ def _linear_rule(x: Layout, weight: Layout, bias: Layout | None) -> None:
                  one_dtype(x.dtype, weight.dtype))
 
 
+def _linear_vjp(node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None] | None:
+    """The products of the definition's derivative, without its forward. Half precision is not rounded between them."""
+    _, (x, weight, bias), _ = node.saved
+    if weight.array.layout.ndim != 2 or is_half(weight.array.layout.dtype):
+        return None
+    rows = _rows(g)
+    gx = matmul(g, weight) if needs[0] else None
+    gw = matmul(through(as_matrix_transpose, rows), _rows(x)) if needs[1] else None
+    gb = through(as_reshaped, sum_op(rows, axes=(0,), keepdim=False), bias.array.layout.shape) if needs[2] else None
+    return [gx, gw, gb]
+
+
+linear.vjp = _linear_vjp
+
+
 @linear.fused
 def _linear_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None) -> Any:
     gemm, column_sum = kernels.gemm[x.dtype], kernels.sum[x.dtype]

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,10 +149,34 @@ def test_short_definitions_have_the_slopes_of_the_node_that_derives_them(monkeyp
         for args, attrs in testing.samples_of(op, np.float64):
             found = _slopes(op, args, attrs)
             monkeypatch.setattr(op, "short", False)
+            monkeypatch.setattr(op, "vjp", None)
             for a, b in zip(found, _slopes(op, args, attrs), strict=True):
                 for x, y in zip(a or [None] * len(b or ()), b or (), strict=True):
                     assert x is None and (y is None or not y.any()) or np.allclose(x, y, 1e-9, 1e-12, equal_nan=True), op.name
             monkeypatch.undo()
+
+
+@pytest.mark.parametrize("of", ["linear", "tanh", "sigmoid"])
+def test_a_gradient_to_be_differentiated_repeats_no_forward(of, monkeypatch):
+    op: Any = registry[of]
+    inputs = [mg.randn(*shape, dtype=mg.float64, requires_grad=True) for shape in ((3, 4), (2, 4), (2,))[:len(op.inputs)]]
+    expected = _slopes(op, inputs, {})
+
+    def again(*_, **__):
+        raise AssertionError(f"{of} ran again")
+    monkeypatch.setattr(op, "definition", again)
+    found = _slopes(op, inputs, {})
+    assert found and all(np.array_equal(x, y) for a, b in zip(found, expected, strict=True) for x, y in zip(a or (), b or (), strict=True) if x is not None)
+
+
+def test_a_recorded_slope_keeps_what_it_was_made_of():
+    x = mg.randn(3, requires_grad=True)
+    for f in (F.tanh, F.sigmoid):
+        slope, = mg.autograd.grad(f(x * 2).sum(), x, create_graph=True)
+        with mg.no_grad():
+            slope.grad_fn.next_functions[0][0].saved[0].add_(1.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace"):
+            mg.autograd.grad(slope.square().sum(), x)
 
 
 def test_a_second_derivative_of_lines_is_zero():

@@ -144,7 +144,7 @@ def test_a_gradient_inside_the_function_is_not_the_one_to_explore(tmp_path):
         g, = mg.autograd.grad(x.tanh().sum(), x, create_graph=True)
         return g.square().sum()
     names = [s["name"] for s in data_of(study.explore(penalty, tmp_path / "a.html"))["steps"]]
-    assert names[:2] == ["sum", "square"] and len(names) > 4
+    assert names == ["sum", "square", "tanh_backward"]
 
 
 def test_a_step_that_was_captured_before_has_its_names(tmp_path):
