@@ -205,9 +205,11 @@ def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 def fill_(input: Tensor, value: Any) -> Tensor:
     """Overwrites all values with one number, or with the value of a 0-d tensor, and returns the tensor itself."""
     to = input.array.layout
-    if not to.contiguous and 0 in to.strides:               # expanded: each place in memory once
-        fill_(input[tuple([slice(None) if step else slice(1) for step in to.strides])], value)
-        return input
+    if not to.contiguous:
+        repeated = [n > 1 and not step for n, step in zip(to.shape, to.strides, strict=True)]
+        if True in repeated:                                # expanded: each place in memory once
+            fill_(input[tuple([slice(1 if r else None) for r in repeated])], value)
+            return input
     if isinstance(value, Tensor):
         if value.array.layout.ndim:
             fail("fill_", "value must be a number or a 0-d tensor", value.array.layout, "use copy_")

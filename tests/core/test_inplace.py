@@ -389,6 +389,8 @@ def test_an_expanded_tensor_is_filled():
     made[:1].fill_(5.0)
     (made * mg.tensor([1.0, 2.0, 3.0])).sum().backward()
     assert made.tolist() == [[5] * 3, [2] * 3] and y.grad.tolist() == [[0], [12]]
+    assert mg.zeros(60).as_strided((4, 3, 2), (10, 0, 3)).fill_(1.0).sum() == 24        # neither dense nor in one piece
+    assert mg.zeros(2, 1).expand(2, 3)[:, :1].T.fill_(1.0).sum() == 2
     with pytest.raises(RuntimeError, match="share one place"):
         mg.zeros(5).unfold(0, 3, 1).fill_(1.0)
 
