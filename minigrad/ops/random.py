@@ -514,6 +514,8 @@ def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: G
     """Overwrites the values with uniform random numbers, from_ <= x < to; returns the tensor itself."""
     if not from_ <= to:
         fail("uniform_", f"expects to return a [from, to) range, but found from={from_} > to={to}")
+    if is_float(input.dtype) and max(-from_, to, to - from_) > float(finfo(input.dtype).max):
+        fail("uniform_", f"expects bounds, and to - from, that {input.dtype} can hold", [from_, to])
     values = _draw("uniform", like_layout(input, None, None), generator, *_numbers("uniform_", from_, to))
     return _overwrite("uniform_", input, values)
 

@@ -21,6 +21,16 @@ def seeded():
     mg.manual_seed(0)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_a_range_that_the_dtype_cannot_hold_is_refused(dtype):
+    most = float(mg.finfo(dtype).max)
+    for low, high in ((-most, most), (0, np.inf), (-np.inf, 0), (-0.6 * most, 0.6 * most)):
+        with pytest.raises(RuntimeError, match=f"uniform_. expects bounds, and to - from, that {dtype} can hold"):
+            mg.zeros(3, dtype=dtype).uniform_(low, high)
+    x = mg.zeros(MANY, dtype=dtype).uniform_(-0.4 * most, 0.4 * most).double()
+    assert x.abs().max() <= 0.4001 * most and x.min() < -0.3 * most and x.max() > 0.3 * most
+
+
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("low, high", BOUNDS)
 def test_uniform_numbers_stay_below_their_bound(low, high, dtype):
