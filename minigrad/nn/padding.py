@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..ops.arrange import pad
@@ -17,8 +19,8 @@ Padding = int | Sequence[int]
 
 def _amounts(padding: Padding, dims: int, name: str) -> tuple[int, ...]:
     """(before, after) for each of `dims` dimensions; ValueError for another number of amounts."""
-    if isinstance(padding, int):
-        return (padding,) * (2 * dims)
+    if isinstance(padding, (int, np.integer)):
+        return (int(padding),) * (2 * dims)
     amounts = tuple(padding)
     if len(amounts) != 2 * dims:
         fail(name, f"padding must be a whole number or {2 * dims} of them", f"padding {padding!r}", kind=ValueError)

@@ -29,6 +29,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     _check_image("pixel_shuffle", input, upscale_factor, "upscale_factor")
     *lead, channels, height, width = input.shape
     r = upscale_factor
+    if r == 1:
+        return input.clone()                            # not a view, for any factor
     if channels % (r * r):
         fail("pixel_shuffle", f"the channels must be a multiple of upscale_factor^2 = {r * r}", input.layout)
     n = len(lead)
@@ -67,6 +69,8 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     _check_image("pixel_unshuffle", input, downscale_factor, "downscale_factor")
     *lead, channels, height, width = input.shape
     r = downscale_factor
+    if r == 1:
+        return input.clone()
     if height % r or width % r:
         fail("pixel_unshuffle", f"height and width must be multiples of downscale_factor {r}", input.layout)
     n = len(lead)

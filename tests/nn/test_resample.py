@@ -131,3 +131,10 @@ def test_the_nearest_element_is_a_step_function_of_the_grid():
 def test_affine_grid_refuses(theta, size, kind):
     with pytest.raises(kind, match="affine_grid"):
         F.affine_grid(theta, size, align_corners=False)
+
+
+@pytest.mark.parametrize("name", ["pixel_shuffle", "pixel_unshuffle"])
+def test_a_shuffle_by_one_is_no_view(name):
+    x = mg.ones(1, 2, 3, 3)
+    getattr(mg.nn.functional, name)(x, 1).zero_()
+    assert x.sum().item() == 18
