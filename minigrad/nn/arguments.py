@@ -13,19 +13,10 @@ from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..core.warning import warn
 from ..devices.base import Device
-from ..ops.creation import number
 
 Size = int | Sequence[int]                      # one number for all spatial dimensions, or one for each
 DeviceLike = Device | str | None                # None: the default device
 DtypeLike = np.dtype | type | str | None        # None: the default dtype
-
-
-def check_probability(p: float) -> None:
-    """Raises ValueError unless 0 <= p <= 1."""
-    if type(p) is not float:
-        p = number("dropout", "p", p)
-    if p < 0.0 or p > 1.0:
-        raise ValueError(f"[dropout] the probability p must be between 0 and 1; got {p}")
 
 
 def as_shape(shape: Size) -> tuple[int, ...]:

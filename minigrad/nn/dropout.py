@@ -8,9 +8,9 @@ from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..core.warning import warn
 from ..ops.creation import empty
-from ..ops.random import bernoulli, feature_dropout
+from ..ops.random import bernoulli, check_probability, feature_dropout
 from ..ops.random import dropout as dropout_op
-from .arguments import check_probability, write_back
+from .arguments import write_back
 from .module import Module
 
 
@@ -19,7 +19,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
     Any shape. Raises ValueError unless 0 <= p <= 1.
     """
-    check_probability(p)
+    check_probability("dropout", p)
     if not training or p == 0.0:
         return input
     return write_back("dropout", input, dropout_op, p) if inplace else dropout_op(input, p)
@@ -30,7 +30,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
     An input that has not four dimensions gives a warning, as in PyTorch; three dimensions are read as (N, C, L).
     """
-    check_probability(p)
+    check_probability("dropout", p)
     if input.ndim not in (3, 4):
         warn(f"dropout2d: Received a {input.ndim}-D input, which is deprecated; use dropout, or an input (N, C, H, W)")
     if input.ndim == 3:
@@ -54,7 +54,7 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
     RuntimeError for another number of dimensions.
     """
-    check_probability(p)
+    check_probability("dropout", p)
     if input.ndim not in (2, 3):
         fail("dropout1d", "expected 2D or 3D input, (N, C, L) or (C, L)", input.layout)
     if not training or p == 0.0:
@@ -68,7 +68,7 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """`dropout` of whole channels: one mask value for each (n, c) of an input (N, C, D, H, W), or of (C, D, H, W)
     (Tompson et al. 2015). Another number of dimensions gives a warning, and is read as without N, as in PyTorch.
     """
-    check_probability(p)
+    check_probability("dropout", p)
     if input.ndim not in (4, 5):
         warn(f"dropout3d: Received a {input.ndim}-D input, which is deprecated; use dropout, or (N, C, D, H, W)")
     if not training or p == 0.0:
@@ -95,7 +95,7 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
     """In training, a (x mask + s (1 - mask)) + b, where mask is 1 with probability 1 - p and s = -1.7581 the value of
     `selu` at -inf; a and b keep mean 0 and variance 1 (Klambauer et al. 2017, section 3). Else x. Any shape -> same.
     """
-    check_probability(p)
+    check_probability("dropout", p)
     if not training or p == 0.0 or not input.numel():
         return input
     return write_back("alpha_dropout", input, _alpha_dropped, p, False) if inplace else _alpha_dropped(input, p, False)
@@ -106,7 +106,7 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
 
     RuntimeError for fewer than two dimensions.
     """
-    check_probability(p)
+    check_probability("dropout", p)
     if not training or p == 0.0 or not input.numel():
         return input
     if input.ndim < 2:
@@ -119,7 +119,7 @@ class _Dropout(Module):
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
-        check_probability(p)
+        check_probability("dropout", p)
         self.p, self.inplace = p, inplace
 
     def extra_repr(self) -> str:
