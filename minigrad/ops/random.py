@@ -28,6 +28,7 @@ from ..core.out import made_into, writes
 from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
+from ..core.warning import warn
 from ..devices import open_device
 from ..devices.base import Device, KernelTable, NoKernel
 from ..devices.launch import Rule, ceil_div, launch, over, single
@@ -555,8 +556,10 @@ def random_(input: Tensor, *bounds: int | None, from_: int | None = None, to: in
         raise TypeError(f"[random_] a bound was given twice; got {bounds}, from {from_}, to {to}")
     low, high = (0, *bounds)[-2:] if bounds else (from_, to)
     low, high = low or 0, limit if high is None else high
-    for bound in (low, high - 1):
+    for name, bound in (("from", low), ("to - 1", high - 1)):
         must_fit("random_", bound, np.dtype("uint8") if dtype == BOOL else dtype)
+        if is_float(dtype) and abs(bound) > limit:
+            warn(f"[random_] {name} is out of bounds: {dtype} holds integers up to {limit} only; others are rounded")
     if dtype == BOOL and high > 2:
         fail("random_", "the numbers of a bool tensor are 0 and 1", f"to={high}")
     return _overwrite("random_", input, _integers("random_", like_layout(input, INT64, None), low, high, generator))

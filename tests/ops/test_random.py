@@ -21,6 +21,16 @@ def seeded():
     mg.manual_seed(0)
 
 
+@pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 1 << 8), ("float16", 1 << 11), ("float32", 1 << 24), ("float64", 1 << 53)])
+def test_integers_that_a_float_rounds_give_a_warning(dtype, limit):
+    x = mg.empty(5, dtype=dtype)
+    for bounds in ((), (limit + 1,), (-limit, limit + 1), (-5, None)):
+        x.random_(*bounds)                              # no warning
+    for bounds, name in (((limit + 2,), "to - 1"), ((-limit - 1, 0), "from")):
+        with pytest.warns(UserWarning, match=f"random_. {name} is out of bounds: {dtype} holds integers up to {limit}"):
+            x.random_(*bounds)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_a_range_that_the_dtype_cannot_hold_is_refused(dtype):
     most = float(mg.finfo(dtype).max)
