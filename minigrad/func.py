@@ -306,6 +306,8 @@ class _Draws:
     """Takes the place of the default generators (`mode.streams`) while `vmap` calls its function: it hears of each
     generator that is drawn from, an explicit one too."""
 
+    mapped = True           # what `as_strided` asks
+
     def __init__(self, randomness: str) -> None:
         self.randomness, self.outer = randomness, mode.streams
         self.apart = self.outer is not None and self.outer.apart

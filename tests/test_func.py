@@ -255,3 +255,14 @@ def test_states_are_stacked_of_modules_that_train_alike():
 def test_a_chunk_is_not_empty(chunk_size):
     with pytest.raises(ValueError, match=r"\[func.vmap\] chunk_size must be None or positive"):
         func.vmap(mg.sin, chunk_size=chunk_size)
+
+
+def test_vmap_gives_as_strided_an_element_of_the_batch():
+    """Offsets count from its beginning: each call read the first element's memory."""
+    x = mg.arange(12.0).reshape(3, 4)
+    got = mg.func.vmap(lambda row: row.as_strided((2, 2), (1, 1), 1))(x)
+    assert got.tolist() == [[[1, 2], [2, 3]], [[5, 6], [6, 7]], [[9, 10], [10, 11]]]
+    assert mg.func.vmap(lambda row: row[1:].as_strided((2,), (2,)))(x).tolist() == [[1, 3], [5, 7], [9, 11]]
+    with pytest.raises(RuntimeError, match="outside the tensor"):
+        mg.func.vmap(lambda row: row.as_strided((2,), (1,), 3))(x)
+    assert x[1].as_strided((2,), (1,), 0).tolist() == [0, 1]            # elsewhere from that of the memory

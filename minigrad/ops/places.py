@@ -322,9 +322,14 @@ def _order(x: Layout) -> tuple[int, ...]:
 
 
 def _begin(x: Tensor) -> int:
-    """The number of elements before the tensor in its memory, from where PyTorch counts."""
+    """The number of elements before the tensor in its memory, from where PyTorch counts: none in `vmap`, where an
+    element of a batch is a tensor of its own."""
     a = x.array
-    return (a.ptr - a.owner.ptr) // a.layout.dtype.itemsize if type(a) is View else 0
+    return (a.ptr - a.owner.ptr) // a.layout.dtype.itemsize if type(a) is View and not _mapped() else 0
+
+
+def _mapped() -> bool:
+    return getattr(mode.streams, "mapped", False)
 
 
 def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
@@ -343,7 +348,7 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     have = x.array.layout
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=False))
     if not (have.contiguous and own <= offset and last - own < have.size or mode.grad and input.requires_grad):
-        base = base_of(input)
+        base = None if _mapped() else base_of(input)
         if base is not None and base.array.layout.contiguous:
             x, own = base, _begin(base)
     return through(_strided_to, x, size, stride, offset - own)
