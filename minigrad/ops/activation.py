@@ -16,12 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import dense
-from ..core.modes import mode
-from ..core.op import GradOp, Op, public
+from ..core.op import Op, public
 from ..core.out import writes
-from ..core.saved import stale
 from ..core.shape import BOOL, axis_of, fail, is_float
-from ..core.tape import edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import KERNELS, by_plan, launch
@@ -29,6 +26,7 @@ from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import FusedPlan, elementwise_plan, is_half, not_half
 from ..devices.work import each, follows, work
 from . import dispatch
+from .again import Again
 from .arguments import must_fit
 from .formula import formula
 from .math import abs as absolute
@@ -142,30 +140,22 @@ def _bounded(x: Tensor) -> Tensor:
 
 # ---- the backward reads the output -----------------------------------------------------------------------------------
 
-class _Slope(GradOp):
-    """g f'(x), recorded, of a function whose curvature is f''(x) = f'(x) bend(f(x)): its derivative is the slope, too,
-    and nothing is computed but by the kernel of the backward."""
+class _Slope(Again):
+    """g f'(x), of a function whose curvature is f''(x) = f'(x) bend(f(x)): the derivative in x is a slope, too."""
 
     def __init__(self, of: Op, bend: Callable[[Tensor], Tensor]) -> None:
         super().__init__(of)
         self.bend = bend
 
-    def at(self, plan: Any, x: Tensor, y: Tensor, g: Tensor) -> Tensor:
+    def at(self, plan: Any, x: Tensor, g: Tensor, y: Tensor) -> Tensor:
         """g f'(x), where y = f(x)."""
-        gx = plan.backward((y.array, (x.array, x.array.version)), dense(g.array), [True])[0]
-        edges = tuple([edge_of(t) if t._requires_grad else None for t in (x, g)])
-        if not mode.grad or edges == (None, None):
-            return new_tensor(gx, None)
-        version = x.array.version + y.array.version + g.array.version
-        return new_tensor(gx, recorded(self, edges, gx.layout, (x, g, y), version, None, {"plan": plan}))
+        made = plan.backward((y.array, (x.array, x.array.version)), dense(g.array), [True])
+        return self.noted(made[0], plan, x, g, y)
 
     def backward(self, node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
-        x, first, y = node.saved
-        if sum([t.array.version for t in node.saved]) != node.version:
-            stale(self.name, node)
-        plan = node.attrs["plan"]
-        return [self.at(plan, x, y, mul(mul(g, first), self.bend(y))) if needs[0] else None,
-                self.at(plan, x, y, g) if needs[1] else None]
+        plan, (x, first, y) = self.kept(node)
+        return [self.at(plan, x, mul(mul(g, first), self.bend(y)), y) if needs[0] else None,
+                self.at(plan, x, g, y) if needs[1] else None]
 
 
 def _curved(activation: Any, bend: Callable[[Tensor], Tensor]) -> None:
@@ -174,7 +164,7 @@ def _curved(activation: Any, bend: Callable[[Tensor], Tensor]) -> None:
 
     def vjp(node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None] | None:
         plan, (x,), (y, _) = node.saved
-        return None if is_half(y.layout.dtype) else [slope.at(plan, x, new_tensor(y, node), g)]
+        return None if is_half(y.layout.dtype) else [slope.at(plan, x, g, new_tensor(y, node))]
     activation.op.vjp = vjp
 
 

@@ -14,19 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from ..core.arrays import dense
 from ..core.half import autocast_to_half, rounded_array, unrounded
 from ..core.messages import one_dtype
-from ..core.op import address, op, same_dtypes
+from ..core.op import Op, address, op, same_dtypes
 from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import BLOCKS, Launch, ceil_div, launch, over
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import reduce_plan
+from ..devices.plan import is_half, reduce_plan
 from ..devices.work import work
+from .again import Again
 from .arguments import whole
 from .math import add
 from .matmul import matmul
+from .reduce import sum_op
 from .through import through
 from .view import as_matrix_transpose, as_reshaped, place_op, windowed
 
@@ -239,6 +242,51 @@ def _convolution_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: 
     return _launches(kernels, x, weight, bias, y, geometry, transposed=False)
 
 
+class _Map(Again):
+    """One of three bilinear maps of a convolution, whose derivatives are the other two: y = F(x, w), and its gradients
+    gx = T(gy, w) and gw = G(x, gy)."""
+
+    def __init__(self, of: Op, to: str) -> None:
+        super().__init__(of)
+        self.to = to
+
+    def at(self, plan: Any, a: Tensor, b: Tensor) -> Tensor:
+        """F(a, b), T(a, b) or G(a, b)."""
+        left, right = dense(a.array), dense(b.array)
+        made: Any = (plan.forward(left, right, None)[0] if self.to == "y" else
+                     plan.backward((None, right), left, [True, False, False])[0] if self.to == "x" else
+                     plan.backward((left, None), right, [False, True, False])[1])
+        return self.noted(made, plan, a, b)
+
+    def backward(self, node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
+        plan, (a, b) = self.kept(node)
+        to_y, to_x, to_weight = _maps[self.of]
+        of_a, of_b = {"y": ((to_x, g, b), (to_weight, a, g)),
+                      "x": ((to_y, g, b), (to_weight, g, a)),
+                      "weight": ((to_x, b, g), (to_y, a, g))}[self.to]
+        return [m.at(plan, *pair) if need else None for (m, *pair), need in zip((of_a, of_b), needs, strict=True)]
+
+
+_maps: dict[Op, tuple[_Map, _Map, _Map]] = {}
+
+
+def _bilinear(convolve: Any) -> None:
+    """Says how the derivative of a convolution is differentiated. Half precision derives it in float32."""
+    _maps[convolve] = maps = (_Map(convolve, "y"), _Map(convolve, "x"), _Map(convolve, "weight"))
+
+    def vjp(node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None] | None:
+        plan, (x, weight, _), _ = node.saved
+        if is_half(x.array.layout.dtype):
+            return None
+        over_space = (0, *range(2, g.array.layout.ndim))
+        return [maps[1].at(plan, g, weight) if needs[0] else None, maps[2].at(plan, x, g) if needs[1] else None,
+                sum_op(g, axes=over_space, keepdim=False) if needs[2] else None]
+    convolve.vjp = vjp
+
+
+_bilinear(convolution)
+
+
 @convolution.reference
 def _convolution_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Pairs, dilation: Sizes,
                            groups: int) -> Any:
@@ -360,6 +408,9 @@ def _convolution_transpose_kernels(kernels: KernelTable, x: Layout, weight: Layo
     _fits(x, weight, y)
     geometry = _geometry(y, weight, x, stride, padding, dilation, groups)
     return _launches(kernels, x, weight, bias, y, geometry, transposed=True)
+
+
+_bilinear(convolution_transpose)
 
 
 @convolution_transpose.reference

@@ -143,8 +143,8 @@ def _slopes(op, args, attrs):
 
 def test_short_definitions_have_the_slopes_of_the_node_that_derives_them(monkeypatch):
     """But for zeros that a sum or a product does not depend on: PyTorch gives None for these, too."""
-    short = [op for op in registry.values() if isinstance(op, Op) and op.short]
-    assert {"linear", "tanh", "mse_loss", "softmax"} <= {op.name for op in short} and registry["relu"] not in short
+    short = [op for op in registry.values() if isinstance(op, Op) and (op.short or op.vjp)]
+    assert {"linear", "tanh", "mse_loss", "softmax", "convolution", "convolution_transpose"} <= {op.name for op in short} and registry["relu"] not in short
     for op in short:
         for args, attrs in testing.samples_of(op, np.float64):
             found = _slopes(op, args, attrs)
@@ -167,6 +167,19 @@ def test_a_gradient_to_be_differentiated_repeats_no_forward(of, monkeypatch):
     monkeypatch.setattr(op, "definition", again)
     found = _slopes(op, inputs, {})
     assert found and all(np.array_equal(x, y) for a, b in zip(found, expected, strict=True) for x, y in zip(a or (), b or (), strict=True) if x is not None)
+
+
+@pytest.mark.parametrize("of", ["linear", "tanh", "sigmoid", "convolution", "convolution_transpose"])
+def test_gradients_that_kernels_record_have_right_derivatives_of_the_third_order(of):
+    op: Any = registry[of]
+    args, attrs = next(s for s in testing.samples_of(op, np.float64) if all(a is None or a.ndim > 0 for a in s[0]))
+    leaves = [mg.tensor(np.asarray(a), requires_grad=True) for a in args if a is not None]
+
+    def slopes(*given: mg.Tensor) -> Any:
+        filled = iter(given)
+        y = op(*[None if a is None else next(filled) for a in args], **attrs)
+        return mg.autograd.grad((y * mg.linspace(0.5, 1.5, y.numel(), dtype=mg.float64).view(y.shape) * y).sum(), given, create_graph=True)
+    assert mg.autograd.gradcheck(slopes, leaves, fast_mode=True) and mg.autograd.gradgradcheck(slopes, leaves, fast_mode=True)
 
 
 def test_a_recorded_slope_keeps_what_it_was_made_of():
