@@ -400,7 +400,7 @@ def _shrink_samples(make: Any) -> Iterator[tuple]:
 @formula
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x where x > lambd or x < -lambd, else 0. Any shape -> same (Donoho and Johnstone 1994, hard thresholding)."""
-    return where(logical_and(ge(input, -lambd), le(input, lambd)), 0.0, input)
+    return where(logical_and(ge(input, -1.0 * lambd), le(input, lambd)), 0.0, input)     # a uint8 of NumPy wraps
 
 
 hardshrink.samples(_shrink_samples)
@@ -413,6 +413,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     thresholding). RuntimeError for a negative `lambd`."""
     if lambd < 0:
         fail("softshrink", "lambda must be greater or equal to 0", lambd)
+    lambd = 1.0 * lambd                                             # -lambd of a uint8 of NumPy wraps
     return where(gt(input, lambd), sub(input, lambd), where(lt(input, -lambd), add(input, lambd), mul(input, 0.0)))
 
 

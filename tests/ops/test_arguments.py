@@ -244,6 +244,8 @@ def test_numpy_numbers_are_numbers(one):
     assert F.avg_pool1d(x, two, one).tolist() == F.avg_pool1d(x, 2, 1).tolist() and F.max_pool1d(x, two).shape == (2, 3, 2)
     assert nn.Conv2d(two, two, two).weight.shape == (2, 2, 2, 2) and nn.MaxPool2d(two)(x).shape == (2, 1, 2)
     assert nn.LSTM(4, two, two)(x)[0].shape == (2, 3, 2)
+    for f in (F.softshrink, F.hardshrink):
+        assert f(mg.tensor([-3.0, 0.5, 3.0]), two).tolist() == f(mg.tensor([-3.0, 0.5, 3.0]), 2).tolist()
     for name in ("Zero", "Constant", "Reflection", "Replication", "Circular"):
         assert getattr(nn, name + "Pad1d")(one, *[0.5] * (name == "Constant"))(x).shape == (2, 3, 6)
 
