@@ -48,8 +48,7 @@ from ..devices.private import private_pool
 from .arrays import contiguous_copy, copy_array, mover
 from .fusion import Launch, Uses, fused
 from .modes import mode, no_grad, paused
-from .notes import ATOMS, Notes, own_class
-from .outside import may_read, watching
+from .notes import ATOMS, Notes, may_read, own_class, watching
 from .shape import fail
 from .tensor import Tensor, bump, new_tensor
 from .warning import PACKAGE

@@ -4,7 +4,7 @@
 variables, globals that the code names, attributes that it names of the objects found, members of modules, containers,
 small NumPy arrays. Each is a `Piece`, with the values that it held before the step ran. Functions of this
 package, of the standard library and of installed packages are not looked into; a layer of this package counts as read
-in all its attributes.
+in all its attributes, and so does an object of a library that has code to read them (`_reads_itself`).
 
 After the recording, `Notes.settle` asks which of these values the step itself changed: such a step cannot be replayed.
 Before a replay, `Compared.same` asks whether all values are what they were. That is one pass in C over all of them, by
@@ -21,7 +21,7 @@ import os
 import random
 import re
 import sys
-from collections import UserList, UserString, deque
+from collections import UserList, UserString, defaultdict, deque
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextvars import ContextVar
 from functools import partial
@@ -29,9 +29,11 @@ from itertools import chain, repeat
 from operator import attrgetter, getitem, is_, methodcaller
 from pathlib import Path
 from types import (
+    BuiltinFunctionType,
     BuiltinMethodType,
     CellType,
     CodeType,
+    FrameType,
     FunctionType,
     GetSetDescriptorType,
     MappingProxyType,
@@ -73,6 +75,8 @@ _IMPORTING = {"import_module", "__import__"}
 _ASKING = {"hasattr", "getattr", "vars", "dir", "AttributeError", "NameError", "Exception", "suppress"}
 _STATES = {"getstate", "get_state", "bit_generator", "state", "copy", "deepcopy", "spawn", "generate_state"}
 _SPOKEN = {"__name__", "__qualname__", "__module__", "__doc__", "__annotations__"}
+_LIBRARIES = {*sys.stdlib_module_names, "numpy", "minigrad"} - {"builtins", "logging", "queue"}
+_READING = ("__call__", "__enter__", "__getitem__", "__len__")
 _MAKERS = ("__init__", "__new__", "__dict__", "__weakref__", "__init_subclass__", "__class_getitem__")
 
 
@@ -202,7 +206,7 @@ class _Code:
                 constant = step.argval
         texts = [c for c in code.co_consts if isinstance(c, str)]
         self.texts = set(texts)
-        self.attributes.update(code.co_names, texts, *[t.split(".") for t in texts])
+        self.attributes.update(code.co_names, texts, *[re.split(r"[.{}\[\]!:]", t) for t in texts])
         if not {"eval", "exec"}.isdisjoint(code.co_names):
             words = re.findall(r"[^\W\d]\w*", " ".join(texts))
             self.attributes.update(words)
@@ -230,6 +234,28 @@ def own_class(cls: Any) -> bool:
     return not isinstance(module, ModuleType) or cls.__module__ == "__main__" or _own_module(_OWN_NAMES.__get__(module))
 
 
+def _room(cls: Any) -> str:
+    """The library that a class belongs to, or no name."""
+    room = str(cls.__module__).partition(".")[0]
+    return room if room in _LIBRARIES and not own_class(cls) else ""
+
+
+@functools.lru_cache(4096)
+def _called_by(cls: type) -> set[str]:
+    """The methods that code of other libraries, which a class is based on, may call."""
+    return {n for base in cls.__mro__ if _room(base) not in ("", "minigrad")
+            for n, v in vars(base).items() if isinstance(v, FunctionType)}
+
+
+@functools.lru_cache(4096)
+def _reads_itself(cls: Any) -> bool:
+    """Has a class of the standard library, of NumPy or of this package code that reads its objects? A logger does not
+    count, nor does a queue: they change all the time, and what they keep is known to others."""
+    return _room(cls) != "" and any([
+        n[0] != "_" or n in _READING for base in cls.__mro__[:-1] for n, v in vars(base).items()
+        if isinstance(v, (FunctionType, property))])
+
+
 # ---- pieces ----------------------------------------------------------------------------------------------------------
 
 class Piece:
@@ -245,6 +271,7 @@ class Piece:
         self.table, self.owner, self.counted = table, owner, counted
         self.names = names if names is None or isinstance(names, frozenset) else tuple(names)
         self.length: int | None = None
+        self.inner = False                  # is it part of an object of a library, which may change it for itself?
         self.then = self.now()
 
     def key(self, name: Any) -> tuple[int, Any]:
@@ -419,6 +446,8 @@ class Methods(Piece):
 
     def __init__(self, classes: list[type], names: Iterable[str], owner: str) -> None:
         pairs = [(c, n) for c in classes for n in names if n in _method_names(c)]
+        pairs += [(c, "__call__") for c in {base for c in classes for base in c.__mro__} if "__call__" in vars(c)
+                  and not own_class(c)]
         self.of, self.called_so = [c for c, _ in pairs], [n for _, n in pairs]
         super().__init__((), None, owner)
 
@@ -508,6 +537,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.roots: list[tuple[Any, str]] = []
+        self.inner = False                          # is what is visited now part of an object of a library?
         # the attributes that the code found so far names; the methods of a `Function` are called unnamed
         self.names = {"training", "forward", "backward", "vjp", "setup_context"}
         self.wide = False                           # may it read others, too?
@@ -517,7 +547,7 @@ class Notes:
         self.bare: dict[int, Any] = {}              # these objects and their classes
         self.texts: set[str] = set()                # that may be in the names that are computed
         self.asks = False                           # may it ask whether there is a name?
-        self.outside = ""                           # the error about what it reads of the world outside (`outside.py`)
+        self.outside = ""                           # the error about what it reads of the world outside
         self.anew = False                           # does the step read what only running it again would give?
         self.constants: set[Any] = set()            # whole numbers and texts that it has
         self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
@@ -534,6 +564,7 @@ class Notes:
         self.large: set[int] = set()                # containers and arrays that are not compared whole
         self.functions: list[FunctionType] = []     # of the user's
         self.objects: list[Any] = []                # of classes of the user's
+        self.later: list[tuple[Any, str]] = []      # objects of libraries: last, what code names has been found then
         for table in watched:
             self.add(table, None, "the hooks of all modules", counted=True)
             for hook in table.values():
@@ -548,6 +579,10 @@ class Notes:
             self._clear()
             for value, text in roots:
                 self.visit(value, text)
+            self.inner = True
+            while self.later:
+                self._all_of(*self.later.pop())
+            self.inner = False
 
     def extent(self) -> tuple:
         """How much the code found so far names."""
@@ -556,8 +591,10 @@ class Notes:
 
     def add(self, table: Any, names: Iterable[Any] | None, owner: str, counted: bool = False) -> Piece:
         """Notes a table."""
-        self.pieces.append(Piece(table, names, owner, counted))
-        return self.pieces[-1]
+        piece = Piece(table, names, owner, counted)
+        piece.inner = self.inner
+        self.pieces.append(piece)
+        return piece
 
     def carries(self, value: Any, method: str, sets: Iterable[str]) -> None:
         """Forgets the attributes of an object that a replay brings forward, because it calls `method` again. If code
@@ -614,6 +651,8 @@ class Notes:
             value._noted(self, text)
         elif isinstance(value, (dict, list, tuple, set, frozenset, deque)):
             self._container(value, text)
+            if isinstance(value, defaultdict):
+                self._told_by(value, ("default_factory",), text)
             if own_class(kind):
                 self.object(value, text)
         elif isinstance(value, _DRAWING):
@@ -622,10 +661,16 @@ class Notes:
                 self.add(Still(value, partial(_state, value)), ("state",), text)
         elif isinstance(value, ModuleType):
             self._module(value, value.__name__)
+            if own_class(kind):
+                self.object(value, text)
         elif isinstance(value, type):
             self.members(value)
+            if _reads_itself(value):
+                held = [n for n in self.names if not hasattr(getattr(value, n, equal), "__get__")]      # no methods
+                self._told_by(value, held, text)
             self._makers(value)
-        elif isinstance(value, Iterator) and not (own_class(kind) or hasattr(kind, "write") and not _only_read(value)):
+        elif isinstance(value, Iterator) and not (
+                self.inner or own_class(kind) or hasattr(kind, "write") and not _only_read(value)):
             raise RuntimeError(f"[capture] {text} is an iterator, which a replay would not advance; call next() "
                                "outside the captured function, and pass what it gives as an argument")
         elif not (self._called(value, text) or self._told(value, text)):
@@ -714,11 +759,10 @@ class Notes:
             self.object(value, text)
         elif isinstance(value, (Mapping, WeakSet)) and not own_class(kind):
             self._container(value, text)
-        elif kind.__module__.startswith("minigrad.distributions"):
-            self._container(vars(value), text)
         elif kind.__module__.startswith(("minigrad.core", "minigrad.devices", "minigrad.ops")):
             pass
-        elif own_class(kind) or hasattr(value, "__dict__") or any(map(inspect.isfunction, vars(kind).values())):
+        elif own_class(kind) or hasattr(value, "__dict__") or _reads_itself(kind) \
+                or any(map(inspect.isfunction, vars(kind).values())):
             self.object(value, text)
         elif kind.__module__ != "builtins" or isinstance(value, (KeysView, ValuesView, ItemsView)):
             self._inside(value, text)
@@ -752,7 +796,7 @@ class Notes:
             self.visit(value._inst, name)
         elif name == "numpy.random":
             self.visit(value.mtrand._rand, name)
-        elif name == "os" and not self.names.isdisjoint(("environ", "getenv")):
+        elif name == "os" and not self.names.isdisjoint(("environ", "getenv", "expandvars")):
             self.visit(value.environ._data, "os.environ")
         if _own_module(table):
             self._attributes(table, name, id(value) in self.bare)
@@ -870,12 +914,12 @@ class Notes:
 
     def members(self, cls: type) -> None:
         """Notes the attributes of a class and its bases that code names, and looks into its methods."""
-        whole = self.reads_all_of(cls)
+        whole, called = self.reads_all_of(cls), _called_by(cls)
         for base in cls.__mro__:
             if not own_class(base):
                 continue
             methods = [n for n, v in vars(base).items() if n not in _MAKERS and hasattr(v, "__get__")
-                       and (n in self.names or n == "forward" or n.startswith("__") or whole and (
+                       and (n in self.names or n in called or n == "forward" or n.startswith("__") or whole and (
                            not isinstance(v, (FunctionType, staticmethod, classmethod)) or self._made(n)))]
             named = [n for n, v in vars(base).items() if (n in self.names or whole and not n.startswith("__"))
                      and not hasattr(v, "__get__")]
@@ -925,6 +969,19 @@ class Notes:
                 if isinstance(v, _STORED) and n[:2] != "__" and (n in self.names or whole and own_class(base))]
         if told:
             self._told_by(value, told, text)
+        if _reads_itself(kind):
+            self.later.append((value, text))
+
+    def _all_of(self, value: Any, text: str) -> None:
+        """Notes all attributes of an object of a library; of this package's, all that have public names."""
+        public = _room(type(value)) == "minigrad"
+        held = {n: v for n, v in getattr(value, "__dict__", {}).items() if not (public and n[0] == "_")}
+        if held:
+            self.add(vars(value), [*held], text)
+        for n, v in held.items():
+            self.visit(v, f"{text}.{n}")
+        self._told_by(value, [n for base in type(value).__mro__ for n, v in vars(base).items()
+                              if isinstance(v, MemberDescriptorType) and n[:2] != "__"], text)
 
     # ---- after the recording ----
 
@@ -953,14 +1010,14 @@ class Notes:
         for p in list(self.pieces):
             now, then = p.now(), p.then
             entries = p.changed(now)
-            if entries and type(p) is Piece and isinstance(p.table, list) and entries[0] == len(then):
+            if entries and type(p) is Piece and isinstance(p.table, list) and entries[0] == len(then) and not p.inner:
                 if any(used(v) for v in then.values()):
                     self._refuse(p, entries[0])
                 p.length = len(then)
                 if p.owner.rpartition(".")[2] in self.reads:
                     moved.add(p.key("append"))
                 continue
-            for n in entries:
+            for n in entries if not p.inner else ():
                 old = then.get(n, _MISSING)
                 if used(old):
                     self._refuse(p, n)
@@ -1009,3 +1066,100 @@ class Notes:
         return Compared([p for p in self.pieces if not p.counted]), Compared([p for p in self.pieces if p.counted])
 
 
+# ---- the world outside: the clock, files, fresh random numbers, the process ------------------------------------------
+
+# Only functions in C read it, and only code that can reach one (`may_read`) is recorded under `sys.setprofile`, which
+# says what is called. A call counts if the user's code makes it. Of files and random numbers one counts too that the
+# standard library or NumPy makes for that code (`np.load`), not one that they make for themselves: an import, a log.
+_READERS = {
+    "the clock": "time.time time.time_ns time.perf_counter time.perf_counter_ns time.monotonic time.monotonic_ns "
+                 "time.process_time time.thread_time time.localtime time.gmtime time.ctime time.asctime time.strftime "
+                 "datetime.now datetime.utcnow datetime.today",
+    "the state of the process": "gc.get_count gc.get_objects gc.get_referrers gc.get_threshold gc.isenabled "
+                                "sys.getrefcount sys.getrecursionlimit sys.getswitchinterval",
+    "a file or folder": "io.open builtins.input os.stat os.lstat os.fstat os.listdir os.scandir os.access os.readlink "
+                        "os.read os.getcwd numpy.fromfile numpy.load numpy.loadtxt numpy.genfromtxt",
+    "fresh random numbers": "os.urandom random.seed"}
+_READS = {name: what for what, names in _READERS.items() for name in names.split()}
+_NAMES = {name.partition(".")[2] for name in _READS}
+_NO_PYTHON = {"builtins", "datetime", "gc", "io", "numpy", "sys", "time"}           # only what is named there can read
+_SAME = {"_io": "io", "posix": "os", "nt": "os"}
+# modules that ask for themselves, and what is called wherever Python writes or ends something
+_ITSELF = {"_pickle", "copy", "importlib", "linecache", "logging", "tempfile", "weakref"}
+_CALLED_BY_PYTHON = ("write", "flush", "__del__")
+_DIRECTLY = ("the clock", "the state of the process")
+_FOR_USERS = {*sys.stdlib_module_names, "numpy"}
+_AGAIN = (PACKAGE + "devices", PACKAGE + "optim/lr_scheduler")         # each replay runs it, too
+
+
+def _module(value: Any) -> str:
+    """The module that a function or a class belongs to."""
+    of = None if isinstance(value, type) else getattr(value, "__self__", None)
+    name = getattr(value, "__module__", None) or (of if isinstance(of, type) else type(of)).__module__
+    return _SAME.get(name, name)
+
+
+@functools.lru_cache(512)
+def _leads(module: str) -> bool:
+    """Is it a module of the standard library that has such functions, or a module of them, among its names?"""
+    return module.startswith("numpy.random") or module not in _NO_PYTHON \
+        and module.partition(".")[0] in sys.stdlib_module_names and any([
+            isinstance(v, ModuleType) and v.__name__ in ("datetime", "gc", "io", "os", "time")
+            or isinstance(v, type) and v.__module__ == "random"
+            or isinstance(v, BuiltinFunctionType) and f"{_module(v)}.{v.__name__}" in _READS
+            for v in [*vars(sys.modules.get(module, sys)).values()]])
+
+
+def may_read(notes: Notes) -> bool:
+    """May the code that was found read it?"""
+    found = [v for v in notes.seen.values() if isinstance(v, (FunctionType, BuiltinFunctionType, type, ModuleType))]
+    names = _NAMES & notes.names | _NAMES & {v.__name__ for v in found}
+    modules = {v.__name__ if isinstance(v, ModuleType) else _module(v) for v in found}
+    modules |= {"builtins", "io", *[kind.__module__ for kind in {*map(type, notes.seen.values())}]}
+    return any(map(_leads, modules)) or any([f"{m}.{name}" in _READS for name in names for m in modules])
+
+
+def _only_writes(frame: FrameType) -> bool:
+    """Does the file that is opened there only get written?"""
+    steps = [s for s in dis.get_instructions(frame.f_code) if s.offset <= frame.f_lasti]
+    begin = max([i for i, s in enumerate(steps) if s.argval == "open"], default=0)
+    modes = [frame.f_locals.get("mode"), *[s.argval for s in steps[begin:] if s.opname == "LOAD_CONST"]]
+    return any([isinstance(m, str) and re.fullmatch("[wax][bt]?", m) for m in modes])
+
+
+def _asked_by(frame: FrameType | None, what: str, begin: CodeType) -> FrameType | None:
+    """The frame of the user's code that asks for it; None if it is nobody's, or if each replay asks again."""
+    asks: FrameType | None = None
+    while frame is not None and frame.f_code is not begin:
+        code, names = frame.f_code, str(frame.f_globals.get("__name__")).split(".")
+        if not _ITSELF.isdisjoint(names) or code.co_name in _CALLED_BY_PYTHON or code.co_filename.startswith(_AGAIN):
+            return None
+        if asks is None and not foreign(code.co_filename):
+            asks = frame
+        if asks is None and (what in _DIRECTLY or names[0] not in _FOR_USERS):
+            return None
+        frame = frame.f_back
+    return asks
+
+
+def watching(recorder: Any, begin: CodeType) -> Callable[[FrameType, str, Any], None]:
+    """A function for `sys.setprofile` that sets `recorder.notes.outside` at the first such call. The step is called
+    by the code `begin`."""
+    notes = recorder.notes
+
+    def watch(frame: FrameType, event: str, function: Any) -> None:
+        if event != "c_call":
+            return
+        if mode.recorder is not recorder:               # an interrupt came before it was switched off
+            sys.setprofile(None)
+        elif function.__name__ in _NAMES and not notes.outside:
+            name = f"{_module(function)}.{function.__name__}"
+            if name not in _READS or name == "random.seed" and frame.f_locals.get("a", 0) is not None \
+                    or name == "io.open" and _only_writes(frame):
+                return
+            asks = _asked_by(frame, _READS[name], begin)
+            if asks is not None:
+                notes.outside = (f"[capture] the step read {_READS[name]} ({name}) at "
+                                 f"{asks.f_code.co_filename}:{asks.f_lineno}, which a replay would not; read it "
+                                 "outside and pass it as an argument")
+    return watch

@@ -13,6 +13,7 @@ import os
 import pathlib
 import pickle
 import random
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -64,7 +65,7 @@ FILES = [opened, HERE.read_text, HERE.exists, lambda: os.path.getsize(HERE), lam
          lambda: HERE.open("r").close(), lambda: np.loadtxt(HERE, str, max_rows=1), lambda: np.fromfile(HERE, np.uint8), lambda: open(HERE, mode="rb").close(),
          lambda: list(os.walk(HERE.parent)), loaded]
 RANDOM = [random.Random, lambda: np.random.default_rng(), np.random.RandomState, lambda: os.urandom(1), uuid.uuid4, lambda: random.seed(),
-          lambda: random.SystemRandom().random()]
+          lambda: random.SystemRandom().random(), lambda: secrets.randbelow(9)]
 PROCESS = [lambda: gc.get_count(), gc.isenabled, lambda: sys.getrefcount(KEPT)]
 
 
@@ -266,21 +267,30 @@ def step(x):
     for _ in range(20):
         x = (x * 2 + 1).tanh()
     return x if x.shape[0] else x * time.time()
+go = threading.Event()
 def send():
     for i in range(100):
+        go.wait()
         time.sleep(0.002 + i % 37 * 0.0001)
-        os.kill(os.getpid(), signal.SIGINT)
+        if go.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 thread, rounds = threading.Thread(target=send, daemon=True), 0
 thread.start()
 while thread.is_alive():
     try:
+        go.set()
         while thread.is_alive():
             mg.capture(step)(mg.ones(4))
     except KeyboardInterrupt:
         rounds += 1
-        abs(rounds)
-        assert sys.getprofile() is None
+    for _ in range(2):
+        try:
+            go.clear()
+            time.sleep(0.004)
+        except KeyboardInterrupt:
+            pass
+    assert sys.getprofile() is None
 print("whole", rounds)
 """
 

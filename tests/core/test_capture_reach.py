@@ -7,18 +7,24 @@ from __future__ import annotations
 import argparse
 import array
 import collections
+import concurrent.futures
 import configparser
+import contextlib
 import contextvars
 import ctypes
 import dataclasses
+import fractions
 import functools
 import importlib
 import io
+import json
 import logging
 import operator
 import os
+import pathlib
 import queue
 import random
+import statistics
 import string
 import sys
 import threading
@@ -29,7 +35,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import distributions, nn, optim
+from minigrad import data, distributions, nn, optim
 from minigrad.nn.module import register_module_forward_hook
 
 
@@ -422,6 +428,58 @@ def of_others():
             scaled_by(lambda: float(f"{kept[0].k}"), to(kept[0], "k"))]
 
 
+def read_by_others():
+    """Objects whose own code, that of a library, reads them: what it reads is named nowhere in the step."""
+    class Coder(json.JSONEncoder):
+        def default(self, o):
+            return values[0]
+
+    class Filled(string.Formatter):
+        rate = "1"
+
+        def get_value(self, key, args, kwargs):
+            return self.rate
+
+    class Made(types.ModuleType):
+        @property
+        def rate(self):
+            return self.__dict__.get("held", 1.0)
+
+    class Rated:
+        rate = 1.0
+
+        @functools.singledispatchmethod
+        def of(self, v):
+            return self.rate
+
+    def entered(x):
+        with block as rate:
+            return x * rate
+    values, o, filled, made, rated = [1.0], argparse.Namespace(rate=1.0), Filled(), Made("made"), Rated()
+    polynomial, vectorized, done = np.poly1d([1.0, 2.0]), np.vectorize(lambda v: v * values[0]), concurrent.futures.Future()
+    barrier, block, template, fraction = threading.Barrier(2), contextlib.nullcontext(1.0), string.Template("$a"), fractions.Fraction(1, 2)
+    normal, parser, default = statistics.NormalDist(1.0, 2.0), argparse.ArgumentParser(), collections.defaultdict(lambda: 1.0)
+    parser.add_argument("--rate", type=float, default=1.0)
+    kept, os.environ["MINIGRAD_TEST"] = json.JSONEncoder.item_separator, "1"
+    four = data.TensorDataset(mg.ones(4, 1))
+    loader, part, both, order = data.DataLoader(four, 2), data.Subset(four, [0, 1]), data.ConcatDataset([four, four]), data.SequentialSampler(four)
+    linear, call = nn.Linear(3, 3), nn.Module.__call__
+    to = lambda of, name, value=2.0: lambda: setattr(of, name, value)       # noqa: E731
+    return [scaled_by(lambda: polynomial(1.0), lambda: polynomial.coeffs.__setitem__(0, 5.0)), scaled_by(lambda: float(vectorized(2.0)), lambda: values.insert(0, 3.0)),
+            scaled_by(lambda: 2.0 if done.done() else 1.0, lambda: done.set_result(1)), scaled_by(lambda: 2.0 if barrier.broken else 1.0, barrier.abort),
+            (entered, [to(block, "enter_result")]), scaled_by(lambda: float(template.substitute(a=2)), to(template, "template", "3$a")),
+            scaled_by(lambda: float(fraction), to(fraction, "_numerator", 3)), scaled_by(lambda: normal.mean, to(normal, "_mu")),
+            scaled_by(lambda: parser.parse_args([]).rate, lambda: parser.set_defaults(rate=3.0)),
+            scaled_by(lambda: float(json.dumps(object(), cls=Coder)), lambda: values.insert(0, 2.0)), scaled_by(lambda: float(filled.format("{a}")), to(filled, "rate", "3")),
+            scaled_by(lambda: len(json.JSONEncoder.item_separator), to(json.JSONEncoder, "item_separator", "abcd"), to(json.JSONEncoder, "item_separator", kept)),
+            scaled_by(lambda: rated.of(1), to(rated, "rate")), scaled_by(lambda: float(str.format("{.rate}", o)), to(o, "rate")), scaled_by(lambda: made.rate, to(made, "held")),
+            scaled_by(lambda: default.get("a") or default.default_factory(), to(default, "default_factory", lambda: 3.0)),
+            scaled_by(lambda: float(os.path.expandvars("$MINIGRAD_TEST")), lambda: os.environ.update(MINIGRAD_TEST="2")),
+            scaled_by(lambda: len(loader), to(four, "tensors", (mg.ones(8, 1),))), (lambda x: x * (part[0][0] + len(part)), [to(part, "indices", [3])]),
+            scaled_by(lambda: len(both), to(both, "cumulative_sizes", [2, 9])), scaled_by(lambda: len(order), to(four, "tensors", (mg.ones(9, 1),))),
+            (lambda x: linear(x), [to(nn.Module, "__call__", lambda self, x: x * 5), to(nn.Module, "__call__", call)])]
+
+
 def made_modules():
     """Modules that a program makes or replaces, and what it replaces in this package."""
     module, other = types.ModuleType("a_made_module"), types.ModuleType("a_made_module")
@@ -462,7 +520,7 @@ def made_modules():
                                                                         (members, 5), (families, 3), (computed_names, 15),
                                                                         (objects_of_computed_names, 14),
                                                                         (classes_of_classes, 8), (other_modules, 7), (holders, 13), (late_names, 13),
-                                                                        (of_others, 18), (made_modules, 11)) for i in range(count)])
+                                                                        (of_others, 18), (read_by_others, 22), (made_modules, 11)) for i in range(count)])
 def test_changes_are_seen(kind, number, monkeypatch):
     seen = []
     for wrap in (lambda f: f, mg.capture):
@@ -673,6 +731,25 @@ def test_what_other_packages_change_for_themselves_is_left_to_them():
         assert step(mg.ones(2)).tolist() == first
     assert len(seen) <= 2 and [len(p) for p in step.programs.values()] == [1]
     logger.removeHandler(handler)
+
+
+def test_what_a_library_changes_of_its_objects_is_left_to_it():
+    """In the step (a future, a cache), or beside it: the attributes of a record, a loader that is gone through."""
+    done, record, path = [concurrent.futures.Future() for _ in range(3)], argparse.Namespace(rate=2.0, calls=0), pathlib.PurePath("a/b")
+    loader, block, ran = data.DataLoader(data.TensorDataset(mg.ones(4, 2)), 2), contextlib.nullcontext(iter([1.0])), []
+
+    def run(x):
+        ran.append(1)
+        if not done[0].done():
+            done[0].set_result(1)
+        with block:
+            return x * record.rate * len(loader) * len(path.parts) * np.finfo(np.float32).nmant
+    step = mg.capture(run)
+    for _ in range(2):
+        for (x,) in loader:
+            assert step(x).tolist() == [[184.0] * 2] * 2
+            record.calls += 1
+    assert len(ran) == 1 and [len(p) for p in step.programs.values()] == [1]
 
 
 @pytest.mark.parametrize(("read", "programs"), [

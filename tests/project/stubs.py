@@ -232,7 +232,7 @@ def definition(name: str, parameters: list[str], returns: str, indent: str = "",
     for i, p in enumerate(parameters):
         text = p + ("," if i + 1 < len(parameters) else end)
         if len(lines[-1]) + len(text) + 1 > WIDTH and lines[-1].strip():
-            lines.append(" " * len(start))
+            lines.append(f"{indent}        ")
         lines[-1] += text if lines[-1].endswith("(") or not lines[-1].strip() else " " + text
     return lines if parameters else [start + end]
 
