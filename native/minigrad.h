@@ -383,6 +383,8 @@ KERNEL(REAL, adam,
 KERNEL(REAL, rmsprop, const int64_t *table, const double *hyper, int64_t count, int64_t centered, int64_t maximize)
 /* first = lr_decay; state1 sum of squares */
 KERNEL(REAL, adagrad, const int64_t *table, const double *hyper, int64_t count, int64_t maximize)
+/* what composed.c says */
+KERNEL(ONCE, composed_update, const int64_t *table, const double *hyper, int64_t count, const int64_t *program)
 /* Gradient clipping uses the same table, but only grad and size. grad_norm_sq: out[0] = sum of squares of all
  * gradients; grad_scale: norm[0] = sqrt(norm_sq[0]), gradients *= min(1, max_norm / (sqrt(norm_sq[0]) + eps)), and NaN
  * stays; grad_clip: gradients are clamped to [-limit, limit]. */

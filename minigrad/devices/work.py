@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from .native import ffi
 
 Rule = Callable[[Any], int]
-TABLES = frozenset(("plan", "geometry", "table"))        # the names of such arrays
+TABLES = frozenset(("plan", "geometry", "table", "program"))        # the names of such arrays
 
 
 class Arguments:

@@ -46,7 +46,7 @@ class Adadelta(Optimizer):
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         return ((float(group["lr"]), group["weight_decay"], group["eps"], group["rho"], 0.0),
-                (1 if group["maximize"] else 0,))
+                (1 if group["maximize"] else 0, 1 if group["weight_decay"] else 0))
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
         self._step_of(p, state)
@@ -54,12 +54,14 @@ class Adadelta(Optimizer):
 
     def _define(self, flags: Flags, hyper: tuple[Tensor, ...], p: Tensor, g: Tensor, state: State,
                 step: Tensor) -> None:
-        (maximize,) = flags
+        maximize, decays = flags
         lr, weight_decay, eps, rho, _ = hyper
         square: Any
         moved: Any
         square, moved = state
-        g = (-g if maximize else g) + p * weight_decay
+        g = -g if maximize else g
+        if decays:
+            g = g + p * weight_decay
         square.copy_(square * rho + g * g * (1 - rho))
         change = (moved + eps).sqrt() / (square + eps).sqrt() * g
         moved.copy_(moved * rho + change * change * (1 - rho))

@@ -57,7 +57,7 @@ class Adamax(Optimizer):
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         return ((float(group["lr"]), group["weight_decay"], group["eps"], *group["betas"]),
-                (1 if group["maximize"] else 0,))
+                (1 if group["maximize"] else 0, 1 if group["weight_decay"] else 0))
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
         self._step_of(p, state)
@@ -65,12 +65,14 @@ class Adamax(Optimizer):
 
     def _define(self, flags: Flags, hyper: tuple[Tensor, ...], p: Tensor, g: Tensor, state: State,
                 step: Tensor) -> None:
-        (maximize,) = flags
+        maximize, decays = flags
         lr, weight_decay, eps, beta1, beta2 = hyper
         mean: Any
         largest: Any
         mean, largest = state
-        g = (-g if maximize else g) + p * weight_decay
+        g = -g if maximize else g
+        if decays:
+            g = g + p * weight_decay
         mean.add_((g - mean) * (1 - beta1))
         largest.copy_(maximum(largest * beta2, g.abs() + eps))
         p.sub_(mean * (lr / (1 - beta1**step)) / largest)

@@ -46,7 +46,7 @@ class ASGD(Optimizer):
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         return ((float(group["lr"]), group["weight_decay"], group["lambd"], group["alpha"], group["t0"]),
-                (1 if group["maximize"] else 0,))
+                (1 if group["maximize"] else 0, 1 if group["weight_decay"] else 0))
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
         self._step_of(p, state)
@@ -56,11 +56,13 @@ class ASGD(Optimizer):
 
     def _define(self, flags: Flags, hyper: tuple[Tensor, ...], p: Tensor, g: Tensor, state: State,
                 step: Tensor) -> None:
-        (maximize,) = flags
+        maximize, decays = flags
         lr, weight_decay, lambd, alpha, t0 = hyper
         average: Any = state[0]
         eta, mu = self._state_of(p)["eta"], self._state_of(p)["mu"]
-        g = (-g if maximize else g) + p * weight_decay
+        g = -g if maximize else g
+        if decays:
+            g = g + p * weight_decay
         p.mul_(1 - lambd * eta)
         p.sub_(g * eta)
         average.copy_(where(eq(mu, 1), p, average + (p - average) * mu))

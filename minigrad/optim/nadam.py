@@ -64,7 +64,8 @@ class NAdam(Optimizer):
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         return ((float(group["lr"]), group["weight_decay"], group["eps"], *group["betas"], group["momentum_decay"]),
-                (1 if group["decoupled_weight_decay"] else 0, 1 if group["maximize"] else 0))
+                (1 if group["decoupled_weight_decay"] else 0, 1 if group["maximize"] else 0,
+                 1 if group["weight_decay"] else 0))
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
         self._step_of(p, state)
@@ -73,16 +74,16 @@ class NAdam(Optimizer):
 
     def _define(self, flags: Flags, hyper: tuple[Tensor, ...], p: Tensor, g: Tensor, state: State,
                 step: Tensor) -> None:
-        decoupled, maximize = flags
+        decoupled, maximize, decays = flags
         lr, weight_decay, eps, beta1, beta2, momentum_decay = hyper
         m: Any
         v: Any
         m, v = state
         product = self._state_of(p)["mu_product"]
         g = -g if maximize else g
-        if decoupled:
+        if decays and decoupled:
             p.mul_(1 - lr * weight_decay)
-        else:
+        elif decays:
             g = g + p * weight_decay
         mu, following = (beta1 * (1 - 0.5 * 0.96**(t * momentum_decay)) for t in (step, step + 1))
         product.mul_(mu)

@@ -5,7 +5,7 @@ A subclass defines four things:
     _begin   which state a parameter has
     _define  the update of one parameter, in Tensor ops
     _kernel  the name of the fused kernel in native/optim.c that does the same update for a table of parameters; without
-             one, the definition runs
+             one, a kernel or a program is made of the definition (together.py), or the definition runs
 
 Numbers that change during training (learning rate, momentum, betas) reach the update through a small array, `hyper`.
 The update reads this array when it runs, not when it is recorded, so that a captured step follows the schedule.
@@ -36,9 +36,7 @@ from ..core.warning import warn
 from ..devices.base import Device, Kernel
 from ..devices.launch import ceil_div
 from ..ops.creation import as_tensor, clone
-from .master import NAME as MASTER
-from .master import gradients, master_of, round_to
-from .table import SIZE
+from .table import MASTER, SIZE, gradients, master_of, round_to
 
 Params: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]       # all of one kind
 Numbers: TypeAlias = tuple[float, ...]                  # of a group: (lr, weight_decay, eps, first, second, ...)
@@ -53,6 +51,8 @@ StateDictPostHook: TypeAlias = Callable[["Optimizer", dict[str, Any]], dict[str,
 
 # parameter (or its master weights), state, step, other numbers of the state
 _Row: TypeAlias = tuple[Any, State, Tensor, tuple[Tensor, ...]]
+# the kernel that updates a table of parameters, if there is one, and its last arguments
+_Update: TypeAlias = tuple[Kernel | None, tuple[int, ...]]
 _Loss = TypeVar("_Loss")
 _HOOKS = ("_step_pre_hooks", "_step_post_hooks", "_state_dict_pre_hooks", "_state_dict_post_hooks",
           "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
@@ -181,16 +181,16 @@ class _Batch:
     Each step may have other gradient tensors. The batch does not keep them: it writes their addresses into its table.
     """
 
-    def __init__(self, rows: list[_Row], kernel: Kernel | None, hyper: _Hyper, halves: list[Tensor],
-                 fused: bool) -> None:
-        self.rows, self.kernel, self.hyper, self.halves, self.fused = rows, kernel, hyper, halves, fused
+    def __init__(self, rows: list[_Row], update: _Update, hyper: _Hyper, halves: list[Tensor], fused: bool) -> None:
+        self.rows, self.hyper, self.halves, self.fused = rows, hyper, halves, fused
+        self.kernel, self.options = update
         self.params = [row[0] for row in rows]
         written = [*self.params, *halves] if fused else self.params
         self.storages = [p.array.storage for p in written]
         # the table holds the addresses of these arrays, so the batch keeps the arrays alive
         self.keep = [s.array for _, state, step, numbers in rows for s in (*state, *numbers, step) if s is not None]
         self.grads: list[int] = []
-        if kernel is not None:
+        if self.kernel is not None:
             self.columns = np.array([[p.array.ptr, 0, *(s.array.ptr if s is not None else 0 for s in held),
                                       *[0] * (SIZE - 3 - len(held)), step.array.ptr, p.numel()]
                                      for p, state, step, numbers in rows for held in [(*state, *numbers)]], np.int64)
@@ -229,7 +229,7 @@ class Optimizer(Guarded):
     """
 
     _kernel = ""
-    _elementwise = False                # is `_define` so? Then a GPU gets a kernel that is made of it (together.py)
+    _elementwise = False                # is `_define` so? Then one launch is made of it (together.py)
     _numbers: tuple[str, ...] = ()      # names of a parameter's state, besides `step`, that are one float64 number
     _step_pre_hooks: OrderedDict[int, StepPreHook]
     _step_post_hooks: OrderedDict[int, StepPostHook]
@@ -348,13 +348,17 @@ class Optimizer(Guarded):
         """The update of one parameter, in place, in Tensor ops. `step` is the number of this step: 1 in the first."""
         raise NotImplementedError
 
-    def _kernel_for(self, group: dict[str, Any], device: Device) -> Callable[[np.dtype], Kernel | None]:
-        """What gives the kernel that updates parameters of a dtype, if there is one."""
-        if device.generated is None or not self._elementwise:
-            return getattr(device.kernels, self._kernel).get    # type: ignore[no-any-return]
-        from . import together
-        values, flags = self._read(group)
-        return functools.partial(together.kernel, self, group, flags, len(values), device)
+    def _update_for(self, group: dict[str, Any], flags: Flags, device: Device) -> Callable[[np.dtype], _Update]:
+        """What gives the update of parameters of a dtype."""
+        if not self._elementwise:
+            family = getattr(device.kernels, self._kernel)
+            return lambda dtype: (family.get(dtype), flags)
+        count = len(self._read(group)[0])
+        if device.generated is None:
+            from .together import update
+            return functools.partial(update, self, group, flags, count, device)
+        from .together import kernel
+        return lambda dtype: (kernel(self, group, flags, count, device, dtype), flags)
 
     def _numbers_of(self, p: Tensor) -> tuple[Tensor, ...]:
         """What a parameter's state has besides tensors of its shape and `step`: numbers that the update changes."""
@@ -449,11 +453,12 @@ class Optimizer(Guarded):
             device = rows[0][0].device
             if (index, name) not in self._hypers:
                 self._hypers[index, name] = _Hyper(device, len(self._read(group)[0]))
-            kernel_of = self._kernel_for(group, device)
+            update_for = self._update_for(group, flags, device)
             halves = [self._owners[row[0]] for row in rows] if rows[0][0].dtype != dtype else []
-            direct = kernel_of(dtype) if dense else None
-            kernel = kernel_of(rows[0][0].dtype) if halves and direct is None else direct
-            made.append(_Batch(rows, kernel, self._hypers[index, name], halves, direct is not None))
+            direct = update_for(dtype) if dense else (None, ())
+            fused = direct[0] is not None
+            update = update_for(rows[0][0].dtype) if halves and not fused else direct
+            made.append(_Batch(rows, update, self._hypers[index, name], halves, fused))
         return _Batches(key, flags, self.state, made)
 
     def _launch(self, batch: _Batch, flags: Flags) -> None:
@@ -476,7 +481,7 @@ class Optimizer(Guarded):
             for address in [*batch.columns[:len(grads), :SIZE].flat, *[p.array.ptr for p in batch.halves]]:
                 if address:
                     recorder.hold(int(address))
-        batch.kernel.call(batch.table.ptr, hyper.array.ptr, len(batch.rows), *flags)
+        batch.kernel.call(batch.table.ptr, hyper.array.ptr, len(batch.rows), *batch.options)
         for storage in batch.storages:
             storage.version += 1
         round_to(apart, batch.params[:len(apart)])

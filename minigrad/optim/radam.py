@@ -63,7 +63,8 @@ class RAdam(Optimizer):
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         return ((float(group["lr"]), group["weight_decay"], group["eps"], *group["betas"]),
-                (1 if group["decoupled_weight_decay"] else 0, 1 if group["maximize"] else 0))
+                (1 if group["decoupled_weight_decay"] else 0, 1 if group["maximize"] else 0,
+                 1 if group["weight_decay"] else 0))
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
         self._step_of(p, state)
@@ -71,15 +72,15 @@ class RAdam(Optimizer):
 
     def _define(self, flags: Flags, hyper: tuple[Tensor, ...], p: Tensor, g: Tensor, state: State,
                 step: Tensor) -> None:
-        decoupled, maximize = flags
+        decoupled, maximize, decays = flags
         lr, weight_decay, eps, beta1, beta2 = hyper
         m: Any
         v: Any
         m, v = state
         g = -g if maximize else g
-        if decoupled:
+        if decays and decoupled:
             p.mul_(1 - lr * weight_decay)
-        else:
+        elif decays:
             g = g + p * weight_decay
         m.add_((g - m) * (1 - beta1))
         v.copy_(v * beta2 + g * g * (1 - beta2))

@@ -1,14 +1,19 @@
-"""The update of all parameters in two launches on a GPU, for optimisers without a kernel of their own: CUDA text that
-is written down from the definition.
+"""The update of all parameters together, for optimisers without a kernel of their own: written down from the
+definition.
 
 Read `optimizer.py` first. `_define` runs once, on a parameter of two elements on the CPU, and the launches that it asks
-for are noted, not made: all of them are elementwise. Each becomes a line of the kernel, with the expression that
-ops/elementwise.cu has for it; what an array holds is a variable, and a write to the parameter or its state is a write
-of the last variable.
+for are noted, not made: all of them are elementwise. Each is a line; what an array holds is a line, and a write to the
+parameter or its state is a write of the last one.
+
+On a GPU the lines become CUDA text, each with the expression that ops/elementwise.cu has for it, of two launches:
 
     x * y                                                  const float v7 = of_mul<float>(v3, v5);
     numbers of a parameter (step, lr, 1 - beta**step)      one thread of the block computes them for the others
     numbers that the update changes                        the second launch writes them, with the step counts
+
+On the CPU they are a program of C kernels, of one launch: native/composed.c says what is in it. A line makes a number
+of the parameter, or has a piece's elements in a scratch array. The last value of the parameter or its state goes there
+at once, unless a later line reads what was there before.
 """
 from __future__ import annotations
 
@@ -28,9 +33,10 @@ from ..core.shape import FLOAT32
 from ..core.tensor import new_tensor
 from ..devices import add_kernel, launch_hook, open_device
 from ..devices.addresses import find
-from ..devices.base import TYPE_SUFFIX, Device, Kernel, split
+from ..devices.base import TYPE_SUFFIX, Device, Family, Kernel, split
 from ..devices.declared import Declared
 from ..devices.launch import KERNELS
+from ..devices.memory import Array
 from ..devices.native import ffi
 from ..devices.plan import is_half
 from ..devices.work import work
@@ -38,44 +44,50 @@ from .table import sizes, step_rule
 
 _PACKAGE = Path(__file__).parent.parent
 _ELEMENTWISE = "ops/elementwise.cu"
-_STATES = 3                                 # columns of the table for what a parameter's state holds
 _EXPRESSION = re.compile(r"^(?:UNARY|BINARY)\(\w+, (\w+), (.*?)\)(?: *//.*)?$|^(?:COMPARE|CLASSIFY)\((\w+), (.*?)\)$",
                          re.M)
-_TYPES: dict[str, tuple[str, Any]] = {"f32": ("float", ctypes.c_float), "f64": ("double", ctypes.c_double),
-                                      "u8": ("uint8_t", ctypes.c_uint8)}
+_TYPES = {"f32": "float", "f64": "double", "u8": "uint8_t"}
+_DTYPES: dict[str, Any] = {"f32": np.dtype("f4"), "f64": np.dtype("f8"), "u8": np.dtype(bool)}
 _MOVED = {"i32": "f32", "i64": "f64"}       # moves go by size, and all that an update moves are floats
 _kernels: dict[tuple, Kernel] = {}
 
+_PIECE = 1024       # elements: what a piece needs is in the first cache
+_HEADER = 10        # words of a program
+_STEP, _SCRATCH, _NUMBER, _HYPER, _PROGRAM = 5, 7, 8, 9, 10         # bases; up to _STEP, columns
+_COLUMNS = {"p": 0, "g": 1, "s1": 2, "s2": 3, "s3": 4, "step": _STEP}
+_Places = dict[str, tuple[int, int]]        # the base and the offset of what a line makes, by its name
+_programs: dict[tuple, Array | None] = {}
+
 
 class _Line(NamedTuple):
-    """A variable of the kernel: `type name = text`. Without `text` it is given: an array of the kernel's, or a number.
+    """What one launch makes. `type`: that of its elements ("f32"). Without a kernel it is given: an array of the
+    update's, or a number with this value.
 
-    `needs`: the variables that the text reads; `element`: each element of the parameter has its own, else each
-    parameter.
+    `needs`: the lines that it reads; `element`: each element of the parameter has its own, else each parameter.
     """
 
     name: str
     type: str
-    text: str
+    kernel: Kernel | None
     needs: list[_Line]
     element: bool
+    value: float = 0.0
 
 
 class _Trace:
-    """What a definition does, line by line. `held`: what each array holds by now, by its address."""
+    """What a definition does. `held`: what each array holds by now, by its address."""
 
     def __init__(self) -> None:
         self.held: dict[int, _Line] = {}
-        self.given: dict[int, str] = {}     # the arrays that the kernel gets
-        self.lines: dict[tuple[str, str], _Line] = {}       # by type and text: each is computed once
-        self.used: set[str] = set()         # the elementwise functions
+        self.given: dict[int, str] = {}     # the arrays that the update gets
+        self.lines: dict[tuple[str, ...], _Line] = {}        # by kernel and operands: each is computed once
         self.pins: list[Any] = []           # owners of memory that was written: no other array may come to lie there
         self.thread = get_ident()
 
     def give(self, name: str, t: Any, element: bool) -> None:
-        """An array that the kernel gets, under the name that its text has for it."""
+        """An array that the update gets, and its name."""
         self.given[t.array.ptr] = name
-        self.held[t.array.ptr] = _Line(name, _TYPES[TYPE_SUFFIX[t.dtype]][0], "", [], element)
+        self.held[t.array.ptr] = _Line(name, TYPE_SUFFIX[t.dtype], None, [], element)
 
     def visit(self, kernel: Kernel, arguments: tuple) -> None:
         """The launch hook. A launch of another thread is made."""
@@ -87,40 +99,32 @@ class _Trace:
             raise NotImplementedError(f"[step] an update that is elementwise launches elementwise kernels only; got "
                                       f"{kernel.name}; leave _elementwise False")
         out, *inputs, plan = arguments
-        values = [self.value(ptr, "u8" if name == "where" and not i else suffix) for i, ptr in enumerate(inputs)]
-        self.held[out] = self.line(name, suffix, values, ffi.cast("int64_t *", plan)[1] > 1)
+        values = [self._value(ptr, "u8" if name == "where" and not i else suffix) for i, ptr in enumerate(inputs)]
+        self.held[out] = self._line(kernel, values, ffi.cast("int64_t *", plan)[1] > 1)
         region = find(out)
         self.pins.append(region and region())
 
-    def value(self, ptr: int, suffix: str) -> _Line:
+    def _value(self, ptr: int, suffix: str) -> _Line:
         """What an operand holds. What nobody wrote is a number of the definition."""
         if ptr in self.held:
             return self.held[ptr]
-        kind, ctype = _TYPES[_MOVED.get(suffix, suffix)]
-        number = repr(ctype.from_address(ptr).value).replace("inf", "INFINITY").replace("nan", "NAN")
-        return _Line(f"{kind}({number})", kind, "", [], False)
+        kind = _MOVED.get(suffix, suffix)
+        number = (ctypes.c_float if kind == "f32" else ctypes.c_double).from_address(ptr).value
+        return _Line(f"{kind}({number!r})", kind, None, [], False, number)
 
-    def line(self, name: str, suffix: str, values: list[_Line], element: bool) -> _Line:
-        """The variable that a launch makes, which may be one that there is."""
-        names = [v.name for v in values]
+    def _line(self, kernel: Kernel, values: list[_Line], element: bool) -> _Line:
+        """The line that a launch makes, which may be one that there is."""
+        name, suffix = split(kernel.name)
         if name == "copy":
             return values[0]
         if name == "where":
-            kind, text = values[1].type, f"{names[0]} ? {names[1]} : {names[2]}"
+            kind = values[1].type
         elif name.startswith("cast_"):
-            kind = _TYPES[name[5:]][0]
-            text = f"{names[0]} != 0" if kind == "uint8_t" else f"({kind}){names[0]}"
+            kind = name[5:]
         else:
-            own = _TYPES[suffix][0]
-            kind, text = "uint8_t" if _expressions()[name][1] else own, f"of_{name}<{own}>({', '.join(names)})"
-            self.used.add(name)
-        return self.lines.setdefault((kind, text), _Line(f"v{len(self.lines)}", kind, text, values, element))
-
-    def functions(self) -> str:
-        """The functions that the lines call."""
-        found = {name: _expressions()[name][0] for name in sorted(self.used)}
-        return "".join(f"template <class N> __device__ __forceinline__ auto of_{name}(N x{', N y' * ('y' in text)}) "
-                       f"{{ return {text}; }}\n" for name, text in found.items())
+            kind = "u8" if _expressions()[name][1] else suffix
+        key = kernel.name, *[v.name for v in values]
+        return self.lines.setdefault(key, _Line(f"v{len(self.lines)}", kind, kernel, values, element))
 
 
 @cache
@@ -163,23 +167,62 @@ def _traced(optimizer: Any, group: dict[str, Any], flags: tuple, hyper: int, dty
     return _Written(trace, lines, len(state))
 
 
-def _ordered(lines: Iterable[_Line], element: bool) -> list[_Line]:
-    """These lines and those that they need, in the order in which they are computed: of elements, or the others."""
+def _written(*of: Any) -> _Written:
+    """What the definition does, traced in a thread without a recording, autocast or other modes."""
+    with ThreadPoolExecutor(1) as clean:
+        return clean.submit(_traced, *of).result()
+
+
+def _needed(lines: Iterable[_Line]) -> dict[str, _Line]:
+    """These lines and those that they need, by name, in an order in which they can be computed."""
     found: dict[str, _Line] = {}
     for line in lines:
         _add(line, found)
-    return [line for line in found.values() if line.element == element]
+    return found
 
 
 def _add(line: _Line, found: dict[str, _Line]) -> None:
-    if line.name not in found and line.text:
+    if line.name not in found and line.kernel:
         for need in line.needs:
             _add(need, found)
         found[line.name] = line
 
 
+# ---- on a GPU --------------------------------------------------------------------------------------------------------
+
+def _expression(line: _Line) -> str:
+    """What the kernel computes for a line."""
+    assert line.kernel is not None
+    name, suffix = split(line.kernel.name)
+    operands = [_variable(need) for need in line.needs]
+    if name == "where":
+        return "{} ? {} : {}".format(*operands)
+    if name.startswith("cast_"):
+        return f"{operands[0]} != 0" if line.type == "u8" else f"({_TYPES[line.type]}){operands[0]}"
+    return f"of_{name}<{_TYPES[suffix]}>({', '.join(operands)})"
+
+
+def _variable(line: _Line) -> str:
+    """The name of a line in the text; a number stands there itself."""
+    if line.kernel or "(" not in line.name:
+        return line.name
+    return f"{_TYPES[line.type]}({line.value!r})".replace("inf", "INFINITY").replace("nan", "NAN")
+
+
+def _functions(lines: Iterable[_Line]) -> str:
+    """The functions that the lines call."""
+    used = {split(line.kernel.name)[0] for line in lines if line.kernel} & {*_expressions()}
+    return "".join(f"template <class N> __device__ __forceinline__ auto of_{name}(N x{', N y' * ('y' in text)}) "
+                   f"{{ return {text}; }}\n" for name in sorted(used) for text in [_expressions()[name][0]])
+
+
+def _ordered(lines: Iterable[_Line], element: bool) -> list[_Line]:
+    """These lines and those that they need, in the order in which they are computed: of elements, or the others."""
+    return [line for line in _needed(lines).values() if line.element == element]
+
+
 def _text(lines: Iterable[_Line]) -> str:
-    return "".join(f"const {line.type} {line.name} = {line.text};\n" for line in lines)
+    return "".join(f"const {_TYPES[line.type]} {line.name} = {_expression(line)};\n" for line in lines)
 
 
 def _kernel_text(name: str, made: _Written, flags: int) -> str:
@@ -189,23 +232,23 @@ def _kernel_text(name: str, made: _Written, flags: int) -> str:
     counted = {n: line for n, line in made.lines.items() if n not in ours}
     body = _ordered(ours.values(), True)
     read = [*ours.values(), *[need for line in body for need in line.needs]]
-    shared = {line.name: line for line in read if not line.element and line.text}
+    shared = {line.name: line for line in read if not line.element and line.kernel}
     fields = {"p": "r.at(i)", "g": "r.g[i]", **{n: f"r.state{n[1:]}[i]" for n in arrays}}
     loaded = {n: fields[n] for n in fields if n in {line.name for line in read}}
     numbers = "const double step = *r.step + 1;\n" + "".join(
         f"const double {n} = *(const double *)r.state{n[1:]};\n" for n in trace.given.values()
         if n[0] == "s" and n != "step" and n not in arrays)
-    stores = "".join(f"r.set(i, {line.name});\n" if n == "p" else f"{fields[n]} = {line.name};\n"
+    stores = "".join(f"r.set(i, {_variable(line)});\n" if n == "p" else f"{fields[n]} = {_variable(line)};\n"
                      for n, line in ours.items())
-    counts = "".join(f"*(double *)r.state{n[1:]} = {line.name};\n" for n, line in counted.items())
+    counts = "".join(f"*(double *)r.state{n[1:]} = {_variable(line)};\n" for n, line in counted.items())
     flag = "".join([f", int64_t flag{i}" for i in range(flags)])
     arguments = f"const int64_t *table, const double *hyper, int64_t count{flag}"
     return f"""
 #ifdef MG_TYPE
 #if IS_REAL
-{trace.functions()}
+{_functions(trace.lines.values())}
 KERNEL({name})({arguments}) {{
-{"".join(f"__shared__ {line.type} of_block_{n};{chr(10)}" for n, line in shared.items())}
+{"".join(f"__shared__ {_TYPES[line.type]} of_block_{n};{chr(10)}" for n, line in shared.items())}
 each_parameter(table, count, [&](const Parameter &r, int64_t begin, int64_t end) {{
 {numbers}
 __syncthreads();                           // other threads may still read the numbers of the previous parameter
@@ -213,7 +256,7 @@ if (threadIdx.x == 0) {{
 {_text(_ordered(shared.values(), False))}{"".join(f"of_block_{n} = {n};{chr(10)}" for n in shared)}
 }}
 __syncthreads();
-{"".join(f"const {line.type} {n} = of_block_{n};{chr(10)}" for n, line in shared.items())}
+{"".join(f"const {_TYPES[line.type]} {n} = of_block_{n};{chr(10)}" for n, line in shared.items())}
 T {", ".join(f"{n}_[U]" for n in loaded)};
 each_element(begin, end, [&](int u, int64_t i) {{ {" ".join(f"{n}_[u] = {text};" for n, text in loaded.items())} }},
 [&](int u, int64_t i) {{
@@ -234,8 +277,7 @@ const Parameter r(table, count, k);
 
 def text(optimizer: Any, group: dict[str, Any], flags: tuple, hyper: int, dtype: np.dtype) -> str:
     """The CUDA text with the kernel of this optimiser's definition, for what is computed in `dtype`."""
-    with ThreadPoolExecutor(1) as clean:        # a thread without a recording, autocast or other modes
-        made = clean.submit(_traced, optimizer, group, flags, hyper, dtype).result()
+    made = _written(optimizer, group, flags, hyper, dtype)
     return (_PACKAGE / "optim/optim.cu").read_text() + _kernel_text(kernel_name(optimizer), made, len(flags))
 
 
@@ -264,3 +306,105 @@ def kernel(optimizer: Any, group: dict[str, Any], flags: tuple, hyper: int, devi
         work(name, lambda k: lines * sizes(k, 0), lambda k: (3 + 2 * kept) * sizes(k, 0))
         _kernels.setdefault(key, add_kernel(made))
     return _kernels[key]
+
+
+# ---- on the CPU ------------------------------------------------------------------------------------------------------
+
+def _stored(lines: list[_Line], stores: dict[str, _Line], copy: Kernel) -> tuple[list[_Line], dict[str, str]]:
+    """The lines, with copies to where values are stored; and what each line stores, by its name."""
+    read = {need.name: i for i, line in enumerate(lines) for need in line.needs}
+    at = {line.name: i for i, line in enumerate(lines)}
+    where: dict[str, str] = {}
+    for name, line in stores.items():
+        if line.element and line.name not in where and read.get(name, -1) <= at[line.name]:
+            where[line.name] = name
+    copies = [name for name in stores if name not in where.values()]
+    made = [_Line(f"to {name}", stores[name].type, copy, [stores[name]], True) for name in copies]
+    return [*lines, *made], {**where, **{f"to {name}": name for name in copies}}
+
+
+def _in_scratch(lines: list[_Line], places: _Places, size: int, first: int) -> int:
+    """Gives lines without a place scratch arrays, from number `first` on; returns how many there are. Where a line is
+    read last, one of its type may write."""
+    last = {need.name: i for i, line in enumerate(lines) for need in line.needs}
+    free: list[int] = []
+    count = first
+    for i, line in enumerate(lines):
+        ends = [n for n in {n.name: n for n in line.needs}.values()
+                if last[n.name] == i and places[n.name][0] == _SCRATCH and places[n.name][1] >= first * size]
+        free += [places[n.name][1] // size for n in ends if n.type == line.type]
+        if line.name not in places:
+            if not free:
+                free.append(count)
+                count += 1
+            places[line.name] = _SCRATCH, free.pop() * size
+        free += [places[n.name][1] // size for n in ends if n.type != line.type]
+    return count
+
+
+def _words(lines: list[_Line], places: _Places) -> list[int]:
+    words: list[int] = []
+    for line in lines:
+        assert line.kernel is not None
+        words += [line.kernel.row, 1 + len(line.needs)]
+        for operand in (line, *line.needs):
+            base, offset = places[operand.name]
+            words.append(offset << 5 | operand.element << 4 | base)
+    return words
+
+
+def _spread(lines: list[_Line], copies: Family) -> tuple[list[_Line], list[_Line]]:
+    """Lines that fill a piece with each number that these lines read; and these, which read that instead."""
+    shared = {need.name: need for line in lines for need in line.needs if not need.element}
+    filled = {name: _Line(f"all {name}", need.type, copies.move(_DTYPES[need.type]), [need], True)
+              for name, need in shared.items()}
+    return [*filled.values()], [line._replace(needs=[filled.get(n.name, n) for n in line.needs]) for line in lines]
+
+
+def _program(made: _Written, device: Device, dtype: np.dtype) -> np.ndarray:
+    copies, arrays = device.kernels.copy, ["p", *[f"s{i + 1}" for i in range(made.states)]]
+    found = _needed(made.lines.values())
+    lines = [line for line in made.trace.lines.values() if line.name in found]      # in the order of the definition
+    kept = {line.name: _Line(f"kept {line.name}", line.type, copies.move(_DTYPES[line.type]), [line], line.element)
+            for line in made.lines.values() if line.kernel is None}                 # others may be stored there first
+    lines = [*kept.values(), *lines]
+    last = {name: kept.get(line.name, line) for name, line in made.lines.items()}
+    numbers = [line for line in lines if not line.element]
+    stores = [_Line(name, "f64", copies.member("i64"), [line], False) for name, line in last.items()
+              if name not in arrays]
+    of_copy = copies.move(dtype)
+    assert of_copy is not None
+    elements, where = _stored([line for line in lines if line.element],
+                              {name: line for name, line in last.items() if name in arrays}, of_copy)
+    spread, elements = _spread(elements, copies)
+
+    places: _Places = {name: (base, 0) for name, base in _COLUMNS.items()}
+    places.update({name: (_HYPER, 8 * int(name[6:-1])) for name in made.trace.given.values() if "[" in name})
+    values = {need.name: need for line in (*numbers, *spread, *stores) for need in line.needs
+              if need.name not in places and not need.kernel}
+    places.update({name: (_PROGRAM, 8 * (_HEADER + i)) for i, name in enumerate(values)})
+    places.update({line.name: (_NUMBER, 8 * i) for i, line in enumerate(numbers)})
+    places.update({name: places[array] for name, array in where.items()})
+    size = _PIECE * max([_DTYPES[line.type].itemsize for line in (*spread, *elements)])
+    places.update({line.name: (_SCRATCH, size * i) for i, line in enumerate(spread)})
+    scratch = _in_scratch(elements, places, size, len(spread))
+    columns = sum([1 << _COLUMNS[name] for name in (*arrays, "g")])
+    header = [dtype.itemsize, 8 * len(numbers), scratch * size, _PIECE, columns,
+              len(numbers), len(spread), len(elements), len(stores), _HEADER + len(values)]
+    words = [np.array([v.value, 0]).astype(_DTYPES[v.type]).view(np.int64)[0] for v in values.values()]
+    return np.array([*header, *words, *_words([*numbers, *spread, *elements, *stores], places)], np.int64)
+
+
+def update(optimizer: Any, group: dict[str, Any], flags: tuple, hyper: int, device: Device,
+           dtype: np.dtype) -> tuple[Kernel | None, tuple[int, ...]]:
+    """As `kernel`, on the CPU: the kernel that runs programs, and the address of one."""
+    if TYPE_SUFFIX.get(dtype) not in ("f32", "f64"):
+        return None, ()
+    key = type(optimizer), flags, hyper, dtype
+    if key not in _programs:
+        try:
+            _programs[key] = device.constant(_program(_written(optimizer, group, flags, hyper, dtype), device, dtype))
+        except NotImplementedError:             # not elementwise: the definition runs as it is
+            _programs[key] = None
+    program = _programs[key]
+    return (None, ()) if program is None else (device.kernels.composed_update.only, (program.ptr,))

@@ -40,7 +40,7 @@ def normalize():
 # kernels that no op's sample launches: who does, by family
 OTHERS = {
     ("sgd", "grad_norm_sq", "grad_scale", "grad_clip"): lambda: train(optim.SGD),
-    ("adam",): lambda: train(optim.Adam), ("rmsprop",): lambda: train(optim.RMSprop), ("adagrad",): lambda: train(optim.Adagrad),
+    ("adam",): lambda: train(optim.Adam), ("rmsprop",): lambda: train(optim.RMSprop), ("adagrad",): lambda: train(optim.Adagrad), ("composed_update",): lambda: train(optim.NAdam),
     ("running_update", "counted_update", "batch_norm_eval_backward"): normalize,
     ("uniform",): lambda: mg.rand(3), ("normal",): lambda: mg.randn(3), ("random_bits",): lambda: mg.randint(0, 5, (3,)),
     ("dropout_forward",): lambda: nn.functional.dropout(mg.ones(3)),

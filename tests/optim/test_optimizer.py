@@ -115,11 +115,66 @@ def test_definition_and_kernel_agree(name, options, monkeypatch):
     one, two = parameters(), parameters()
     a, b = getattr(optim, name)(one, **options), getattr(optim, name)(two, **options)
     monkeypatch.setattr(b, "_kernel", "no_such_kernel")
+    monkeypatch.setattr(b, "_elementwise", False, raising=False)
     for step in range(8):
         give(one, step, 1 if step == 0 else None), give(two, step, 1 if step == 0 else None)
         a.step(), b.step()
     close(values(one), values(two))
     assert all(batch.kernel is None for made in b._batches.values() for batch in made.batches)
+    assert name in ("Adafactor",) or all(batch.kernel is not None for made in a._batches.values() for batch in made.batches)
+
+
+class Crossed(optim.Adadelta):
+    """What it writes is read later, was made earlier, is a number of the step, or is what it got."""
+
+    def _define(self, flags, hyper, p, g, state, step):
+        first, second = state
+        early = first + g * p
+        both = first * 2 - second
+        first.copy_(early)
+        second.copy_(step * 3 if flags[0] else both * g + early)
+        p.copy_(first if flags[1] else both)
+
+
+class Given(optim.Adadelta):
+    def _define(self, flags, hyper, p, g, state, step):
+        state[1].copy_(state[0])
+        state[0].copy_(p)
+        p.copy_(g)
+
+
+class Summed(optim.Adadelta):
+    """No program can be made of it."""
+
+    def _define(self, flags, hyper, p, g, state, step):
+        p.sub_(g.sum() * hyper[0])
+
+
+BIT_CASES = [*[(getattr(optim, name), options) for name, options in OPTIMIZERS if getattr(optim, name)._elementwise],
+             *[(Crossed, {"maximize": m, "weight_decay": w}) for m in (False, True) for w in (0, 0.1)], (Given, {}), (Summed, {})]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, mg.bfloat16], ids=["f32", "f64", "bf16"])
+@pytest.mark.parametrize(("kind", "options"), BIT_CASES, ids=[f"{of.__name__}-{'-'.join(options)}" for of, options in BIT_CASES])
+def test_a_program_has_the_bits_of_its_definition(kind, options, dtype, monkeypatch):
+    """Sizes around a piece; parameters that miss steps; states that a gradient of 0 leaves alone; a layout without a program."""
+    def trained(programs):
+        draw = np.random.default_rng(0)
+        params = [mg.tensor(draw.standard_normal(n), dtype=dtype) for n in (1, 5, (33, 70), 1024, 1025, 0, 70000)]
+        params = [p.requires_grad_() for p in (*params, mg.tensor(draw.standard_normal((3, 4)), dtype=dtype).t().detach())]
+        optimizer = kind(params, **options)
+        monkeypatch.setattr(optimizer, "_elementwise", programs, raising=False)
+        for step in range(5):
+            for i, p in enumerate(params):
+                g = draw.standard_normal(p.shape) * (draw.random(p.shape) > 0.1)
+                p.grad = None if (step + i) % 4 == 0 else mg.tensor(g, dtype=dtype)
+            optimizer.param_groups[0]["lr"] *= 0.5 + (step < 3) / 2
+            optimizer.step()
+        made = {batch.kernel is not None for made in optimizer._batches.values() for batch in made.batches}
+        assert made == {False} if not programs or kind is Summed else True in made
+        return [t.detach().double().numpy() for p in params for t in (p, *optimizer.state[p].values())]
+    for got, want in zip(trained(True), trained(False), strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=IDS)
