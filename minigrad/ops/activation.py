@@ -30,7 +30,27 @@ from .again import Again
 from .arguments import must_fit
 from .formula import formula
 from .math import abs as absolute
-from .math import add, div, eq, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, sign, square, sub, where
+from .math import (
+    add,
+    div,
+    eq,
+    erfc,
+    exp,
+    expm1,
+    ge,
+    gt,
+    le,
+    log1p,
+    logical_and,
+    lt,
+    mul,
+    neg,
+    sign,
+    square,
+    sub,
+    where,
+    zeros_of,
+)
 from .math import sigmoid as _sigmoid
 from .math import tanh as _tanh
 from .view import narrow, reshape
@@ -54,6 +74,8 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "",
         op = Op(definition, any_layout=True, short=not light)  # parts of lines (light): their slope has a slope, 0
         op.flat = flat                                          # type: ignore[attr-defined]
         op.fused(by_formula(op, name, saves))
+        if light == "both":                                     # a change of slope is no slope: curvature 0
+            _curved(op, saves)
         if floats_only:
             op.check(_floats_only(op.name))
         op.errors(_float_errors if floats_only else _errors)
@@ -105,6 +127,43 @@ def by_formula(op: Op, name: str, saves: str) -> Callable[..., FusedPlan]:
     return prepare
 
 
+class _Slope(Again):
+    """g f'(x), of a function whose curvature is f''(x) = f'(x) bend(f(x)): the derivative in x is a slope, too. Without
+    `bend` the function has straight parts, and the curvature is 0."""
+
+    def __init__(self, of: Op, saves: str, bend: Callable[[Tensor], Tensor] | None) -> None:
+        super().__init__(of)
+        self.saves, self.bend = saves, bend
+
+    def at(self, plan: Any, x: Tensor, g: Tensor, y: Tensor) -> Tensor:
+        """g f'(x), where y = f(x)."""
+        both = y.array, (x.array, x.array.version)
+        saved = both if self.saves == dispatch.BOTH else x.array if self.saves == dispatch.INPUT else y.array
+        return self.noted(plan.backward(saved, dense(g.array), [True])[0], plan, x, g, y)
+
+    def backward(self, node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
+        plan, (x, first, y) = self.kept(node)
+        by_x = by_g = None
+        if needs[0]:
+            by_x = zeros_of(g) if self.bend is None else self.at(plan, x, mul(mul(g, first), self.bend(y)), y)
+        if needs[1]:
+            by_g = self.at(plan, x, g, y)
+        return [by_x, by_g]
+
+
+def _curved(op: Op, saves: str, bend: Callable[[Tensor], Tensor] | None = None) -> None:
+    """Says how the derivative of an activation is differentiated. Half precision derives it in float32."""
+    slope = _Slope(op, saves, bend)
+
+    def vjp(node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None] | None:
+        plan, (x,), saved = node.saved
+        if is_half(x.array.layout.dtype):
+            return None
+        y = x if saves == dispatch.INPUT else new_tensor(saved if saves == dispatch.OUTPUT else saved[0], node)
+        return [slope.at(plan, x, g, y)]
+    op.vjp = vjp
+
+
 def _floats_only(name: str) -> Callable[..., None]:
     def rule(x: Layout, **attrs: Any) -> None:
         if not is_float(x.dtype):
@@ -140,34 +199,6 @@ def _bounded(x: Tensor) -> Tensor:
 
 # ---- the backward reads the output -----------------------------------------------------------------------------------
 
-class _Slope(Again):
-    """g f'(x), of a function whose curvature is f''(x) = f'(x) bend(f(x)): the derivative in x is a slope, too."""
-
-    def __init__(self, of: Op, bend: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(of)
-        self.bend = bend
-
-    def at(self, plan: Any, x: Tensor, g: Tensor, y: Tensor) -> Tensor:
-        """g f'(x), where y = f(x)."""
-        made = plan.backward((y.array, (x.array, x.array.version)), dense(g.array), [True])
-        return self.noted(made[0], plan, x, g, y)
-
-    def backward(self, node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
-        plan, (x, first, y) = self.kept(node)
-        return [self.at(plan, x, mul(mul(g, first), self.bend(y)), y) if needs[0] else None,
-                self.at(plan, x, g, y) if needs[1] else None]
-
-
-def _curved(activation: Any, bend: Callable[[Tensor], Tensor]) -> None:
-    """Says how the derivative of an activation is differentiated. Half precision derives it in float32."""
-    slope = _Slope(activation.op, bend)
-
-    def vjp(node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None] | None:
-        plan, (x,), (y, _) = node.saved
-        return None if is_half(y.layout.dtype) else [slope.at(plan, x, g, new_tensor(y, node))]
-    activation.op.vjp = vjp
-
-
 @writes("cast")
 @activation(saves="both", floats_only=False)
 def sigmoid(input: Tensor) -> Tensor:
@@ -182,8 +213,8 @@ def tanh(input: Tensor) -> Tensor:
     return _tanh(input)
 
 
-_curved(sigmoid, lambda y: sub(1.0, mul(y, 2.0)))
-_curved(tanh, lambda y: mul(y, -2.0))
+_curved(sigmoid.op, dispatch.BOTH, lambda y: sub(1.0, mul(y, 2.0)))
+_curved(tanh.op, dispatch.BOTH, lambda y: mul(y, -2.0))
 
 
 # ---- piecewise linear ------------------------------------------------------------------------------------------------

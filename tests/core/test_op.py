@@ -144,7 +144,7 @@ def _slopes(op, args, attrs):
 def test_short_definitions_have_the_slopes_of_the_node_that_derives_them(monkeypatch):
     """But for zeros that a sum or a product does not depend on: PyTorch gives None for these, too."""
     short = [op for op in registry.values() if isinstance(op, Op) and (op.short or op.vjp)]
-    assert {"linear", "tanh", "mse_loss", "softmax", "convolution", "convolution_transpose"} <= {op.name for op in short} and registry["relu"] not in short
+    assert {"linear", "tanh", "relu", "mse_loss", "softmax", "convolution", "convolution_transpose"} <= {op.name for op in short}
     for op in short:
         for args, attrs in testing.samples_of(op, np.float64):
             found = _slopes(op, args, attrs)
@@ -156,7 +156,7 @@ def test_short_definitions_have_the_slopes_of_the_node_that_derives_them(monkeyp
             monkeypatch.undo()
 
 
-@pytest.mark.parametrize("of", ["linear", "tanh", "sigmoid"])
+@pytest.mark.parametrize("of", ["linear", "tanh", "sigmoid", "relu"])
 def test_a_gradient_to_be_differentiated_repeats_no_forward(of, monkeypatch):
     op: Any = registry[of]
     inputs = [mg.randn(*shape, dtype=mg.float64, requires_grad=True) for shape in ((3, 4), (2, 4), (2,))[:len(op.inputs)]]
