@@ -295,7 +295,7 @@ def kernel(body):
 ANY, UB, MEM, RACE, BARRIER = ("", "race"), "undefined behaviour", "illegal memory access", "race on", "__syncthreads"
 BUGS = {   # name: (kernel body, threads, modes that must find it, what they say)
     "past the end": ("x[i] = 1;", 65, ANY, MEM),
-    "wild": ("x[1 << 28] = 1;", 1, ANY, MEM),
+    "wild": ("x[-(1LL << 43)] = 1;", 1, ANY, MEM),                    # between the heap and the maps
     "shared array index": ("__shared__ float s[32]; s[i] = x[i]; __syncthreads(); x[i] = s[i ^ 1];", 33, ANY, UB),
     "local array index": ("float a[4]; for (int j = 0; j <= blockDim.x; j++) a[j] = x[j]; x[i] = a[i & 3];", 4, ANY, UB),
     "misaligned float4": ("float4 v = *(float4 *)(x + 1); x[i] = v.x + v.w;", 1, ANY, UB),
