@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import dense
+from ..core.modes import mode
 from ..core.op import Op, public
 from ..core.out import writes
 from ..core.shape import BOOL, axis_of, fail, is_float
+from ..core.tape import edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import KERNELS, by_plan, launch
@@ -137,15 +139,26 @@ class _Slope(Again):
 
     def at(self, plan: Any, x: Tensor, g: Tensor, y: Tensor) -> Tensor:
         """g f'(x), where y = f(x)."""
+        return self.noted(plan.backward(self._saved(x, y), dense(g.array), [True])[0], plan, x, g, y)
+
+    def _saved(self, x: Tensor, y: Tensor) -> Any:
         both = y.array, (x.array, x.array.version)
-        saved = both if self.saves == dispatch.BOTH else x.array if self.saves == dispatch.INPUT else y.array
-        return self.noted(plan.backward(saved, dense(g.array), [True])[0], plan, x, g, y)
+        return both if self.saves == dispatch.BOTH else x.array if self.saves == dispatch.INPUT else y.array
+
+    def _value(self, plan: Any, x: Tensor, y: Tensor) -> Tensor:
+        """f(x), with a node of its own: the program's may be freed, or have hooks on its gradient."""
+        if not (mode.grad and x._requires_grad):
+            return y
+        saved = plan, (x,), self._saved(x, y)
+        return new_tensor(y.array, recorded(self.of, (edge_of(x),), plan.layout, saved, x.array.version, None,
+                                            plan.attrs))
 
     def backward(self, node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
         plan, (x, first, y) = self.kept(node)
         by_x = by_g = None
         if needs[0]:
-            by_x = zeros_of(g) if self.bend is None else self.at(plan, x, mul(mul(g, first), self.bend(y)), y)
+            by_x = zeros_of(g) if self.bend is None else self.at(
+                plan, x, mul(mul(g, first), self.bend(self._value(plan, x, y))), y)
         if needs[1]:
             by_g = self.at(plan, x, g, y)
         return [by_x, by_g]
@@ -159,7 +172,7 @@ def _curved(op: Op, saves: str, bend: Callable[[Tensor], Tensor] | None = None) 
         plan, (x,), saved = node.saved
         if is_half(x.array.layout.dtype):
             return None
-        y = x if saves == dispatch.INPUT else new_tensor(saved if saves == dispatch.OUTPUT else saved[0], node)
+        y = x if saves == dispatch.INPUT else new_tensor(saved if saves == dispatch.OUTPUT else saved[0], None)
         return [slope.at(plan, x, g, y)]
     op.vjp = vjp
 

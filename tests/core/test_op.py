@@ -192,6 +192,19 @@ def test_a_recorded_slope_keeps_what_it_was_made_of():
             mg.autograd.grad(slope.square().sum(), x)
 
 
+def test_a_third_derivative_reaches_no_hook_of_the_output():
+    """The slope is a function of x: what a hook makes of the output's gradient is no part of it, in no order."""
+    for f in (F.tanh, F.sigmoid):
+        x = mg.tensor([0.3, 0.7], dtype=mg.float64, requires_grad=True)
+        y = f(x)
+        slope, = mg.autograd.grad(y.sum(), x, create_graph=True)
+        second, = mg.autograd.grad(slope.sum(), x, create_graph=True)
+        assert mg.autograd.grad(second.sum(), y, create_graph=True, allow_unused=True) == (None,)
+        expected, = mg.autograd.grad(second.sum(), x, create_graph=True)
+        y.register_hook(lambda g: g * 3)
+        assert np.array_equal(mg.autograd.grad(second.sum(), x)[0].numpy(), expected.detach().numpy())
+
+
 def test_a_second_derivative_of_lines_is_zero():
     x = mg.tensor([[1.0, -2.0]], requires_grad=True)
     for f in (F.relu, F.leaky_relu, F.relu6, F.hardtanh, F.hardsigmoid):
