@@ -276,7 +276,8 @@ def _bilinear(convolve: Any) -> None:
 
     def vjp(node: Any, g: Tensor, needs: list[bool]) -> list[Tensor | None] | None:
         plan, (x, weight, _), _ = node.saved
-        if is_half(x.array.layout.dtype):
+        depends = g._requires_grad or x._requires_grad and weight._requires_grad    # if not, a node says that it is 0
+        if is_half(x.array.layout.dtype) or not depends:
             return None
         over_space = (0, *range(2, g.array.layout.ndim))
         return [maps[1].at(plan, g, weight) if needs[0] else None, maps[2].at(plan, x, g) if needs[1] else None,

@@ -205,6 +205,15 @@ def test_a_third_derivative_reaches_no_hook_of_the_output():
         assert np.array_equal(mg.autograd.grad(second.sum(), x)[0].numpy(), expected.detach().numpy())
 
 
+@pytest.mark.parametrize("convolve", [F.conv2d, F.conv_transpose2d])
+def test_the_gradient_of_a_convolution_with_fixed_weights_has_a_derivative(convolve):
+    """It is 0, as in PyTorch."""
+    x = mg.randn(1, 1, 3, 3, requires_grad=True)
+    slope, = mg.autograd.grad(convolve(x, mg.ones(1, 1, 2, 2)).sum(), x, create_graph=True)
+    slope.square().sum().backward()
+    assert x.grad is not None and not x.grad.numpy().any()
+
+
 def test_a_second_derivative_of_lines_is_zero():
     x = mg.tensor([[1.0, -2.0]], requires_grad=True)
     for f in (F.relu, F.leaky_relu, F.relu6, F.hardtanh, F.hardsigmoid):
