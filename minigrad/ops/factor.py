@@ -213,10 +213,15 @@ pinv_op = Primitive("pinv", _prepare_pinv, {"x": _pinv_vjp})
 
 # ---- determinant -----------------------------------------------------------------------------------------------------
 
+def _unless_nan(function: Callable[..., Any], value: float = np.nan) -> Callable[..., Any]:
+    """The function, and `value` of a matrix with NaN, which LAPACK may take for a singular one."""
+    return lambda a: np.where(np.isnan(a).any((-2, -1)), value, function(a))
+
+
 def _prepare_det(x: Layout) -> Plan:
     """The determinants of square matrices: (*, n, n) -> (*)."""
     matrices("det", x, square=True)
-    return _lapack("det", layout(x.device, x.dtype, x.shape[:-2]), np.linalg.det, x)
+    return _lapack("det", layout(x.device, x.dtype, x.shape[:-2]), _unless_nan(np.linalg.det), x)
 
 
 def _by_svd(x: Any) -> tuple[Any, Any, Any, Any]:
@@ -292,13 +297,15 @@ det_op = Primitive("det", _prepare_det, {"x": lambda g, x: mul(column(column(g))
 def _prepare_logabsdet(x: Layout) -> Plan:
     """log |det x|: (*, n, n) -> (*); -inf for singular matrices."""
     matrices("slogdet", x, square=True)
-    return _lapack("slogdet", layout(x.device, x.dtype, x.shape[:-2]), lambda a: np.linalg.slogdet(a)[1], x)
+    log = _unless_nan(lambda a: np.linalg.slogdet(a)[1])
+    return _lapack("slogdet", layout(x.device, x.dtype, x.shape[:-2]), log, x)
 
 
 def _prepare_sign_of_det(x: Layout) -> Plan:
     """The sign of det x: (*, n, n) -> (*); 0 for singular matrices."""
     matrices("slogdet", x, square=True)
-    return _lapack("slogdet", layout(x.device, x.dtype, x.shape[:-2]), lambda a: np.linalg.slogdet(a)[0], x)
+    sign = _unless_nan(lambda a: np.linalg.slogdet(a)[0], 0.0)
+    return _lapack("slogdet", layout(x.device, x.dtype, x.shape[:-2]), sign, x)
 
 
 def _logabsdet_vjp(g: Tensor, x: Tensor) -> Tensor:

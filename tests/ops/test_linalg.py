@@ -154,6 +154,15 @@ def test_tensorsolve_and_tensorinv():
     close(linalg.tensorinv(mg.tensor(a), 2), np.linalg.tensorinv(a, 2))
 
 
+def test_a_determinant_of_nan_is_nan():
+    """LAPACK may take the matrix for a singular one: 0, and -inf as its logarithm."""
+    for place in ((0, 0), (0, 1), (1, 1)):
+        x = mg.ones(2, 2)
+        x[place] = np.nan
+        sign, log = mg.linalg.slogdet(x)
+        assert mg.isnan(mg.stack([mg.linalg.det(x), log, mg.logdet(x)])).all() and sign.item() == 0
+
+
 def test_the_walk_back_through_a_determinant_does_not_raise():
     """Where the determinant is 0 or NaN the gradient is not a number: LAPACK's refusal came from within backward()."""
     x = mg.tensor([[[1.0, 2.0], [2.0, 4.0]], [[2.0, 0.0], [0.0, 4.0]], [[1.0, np.nan], [0.0, 1.0]]], dtype=mg.float64, requires_grad=True)
