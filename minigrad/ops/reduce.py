@@ -20,6 +20,7 @@ import numpy as np
 
 from ..core.arrays import copy_array, dense
 from ..core.half import autocast_to_float32, rounds_once
+from ..core.modes import mode
 from ..core.op import Primitive, op
 from ..core.out import writes
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
@@ -289,13 +290,28 @@ product.called = "prod"
 @product.fused
 def _product_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Any:
     kernel, plan = kernels.prod[x.dtype], reduce_plan(x, axes)
-    out = layout(x.device, x.dtype, reduced_shape(x.shape, axes, keepdim))
+    out, across = (layout(x.device, x.dtype, reduced_shape(x.shape, axes, kept)) for kept in (keepdim, True))
+
+    scaled, shared = elementwise_plan(out, out, out), elementwise_plan(x, across, x)
 
     def forward(a: Array) -> Any:
         y = alloc(out)
         kernel.call(y.ptr, a.ptr, plan.ptr)
-        return y, None
-    return forward, None
+        return y, a
+
+    def backward(a: Array, g: Array, needs: list[bool]) -> list[Array | None] | None:
+        """g y / x, where no product is near the ends of the range. A replay may have other values."""
+        if x.device.type != "cpu" or mode.recorder is not None:
+            return None
+        y, gx = alloc(out), alloc(x)
+        kernel.call(y.ptr, a.ptr, plan.ptr)
+        size = np.abs(x.device.download(y))
+        if not ((size >= np.finfo(x.dtype).tiny) & (size < math.inf)).all():
+            return None
+        kernels.mul[x.dtype].call(y.ptr, y.ptr, g.ptr, scaled.ptr)
+        kernels.div[x.dtype].call(gx.ptr, y.ptr, a.ptr, shared.ptr)
+        return [gx]
+    return forward, backward
 
 
 product.samples(_identity_samples)

@@ -207,3 +207,21 @@ def test_a_variance_of_too_few_elements_warns(call):
     """The result is nan, and nothing else would say why. Once for each signature."""
     with pytest.warns(UserWarning, match=r"\[(var|cov)\] divides by .* - correction, which is not positive"):
         call()
+
+
+def test_the_gradient_of_a_product_is_right_where_a_quotient_is_not():
+    """Beside zeros, and where the product leaves the range but those of the others do not; in a captured step too, which sees other values."""
+    rows = [[2.0, 3.0, 4.0], [0.0, 3.0, 4.0], [0.0, 0.0, 4.0], [1e-30, 1e-20, 4.0], [1e30, 1e30, 1e-10], [math.inf, 2.0, 3.0]]
+    wanted = [[12, 8, 6], [12, 0, 0], [0, 0, 0], [4e-20, 4e-30, 1e-50], [1e20, 1e20, math.inf], [6, math.inf, math.inf]]
+    x = mg.ones(6, 3, requires_grad=True)
+
+    @mg.capture
+    def step(x: mg.Tensor) -> mg.Tensor:
+        return mg.autograd.grad(x.prod(1).sum(), x)[0]
+    step(x)
+    for given in (mg.tensor(rows), mg.tensor(rows[:1] * 6)):
+        found = step(given.requires_grad_())
+        np.testing.assert_allclose(found, mg.autograd.grad(given.prod(1).sum(), given)[0], 1e-6)
+    for row, want in zip(rows, wanted, strict=True):
+        leaf = mg.tensor([row], requires_grad=True)
+        np.testing.assert_allclose(mg.autograd.grad(leaf.prod(1).sum(), leaf)[0], np.array([want], np.float32), 1e-6)
