@@ -35,6 +35,7 @@ from sys import getprofile, getrefcount, setprofile
 from threading import Lock, get_ident
 from types import CellType, MethodType
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -51,9 +52,10 @@ from .modes import mode, no_grad, paused
 from .notes import ATOMS, Notes, may_read, own_class, watching
 from .shape import fail
 from .tensor import Tensor, bump, new_tensor
-from .warning import PACKAGE
+from .warning import PACKAGE, warn
 
 _PROGRAMS = 128                 # of one captured function; then those of the longest unused signature are dropped
+_WASTED = 20                    # recordings in a row, without a replay, of which one warns
 _VARIANTS = 8                   # of one signature
 _one_at_a_time = Lock()         # the launch hook and the private pool are one each: a second recording waits
 _uses = count(1)
@@ -74,6 +76,7 @@ class Recorder:
         self.before_replay: list[Callable[[], None]] = []
         self.grads: dict[int, _Grad] = {}       # by the id of the leaf
         self.inputs: set[int] = set()           # the ids of the arguments
+        self.begun: dict[int, Any] = {}         # leaves that the step made (weak), by their ids
         self.optimizers: dict[int, Any] = {}    # those that made a step
         self.refills: list[tuple[Launch, Array]] = []           # what fills arrays of the host's anew, see `made`
         self.notes = Notes()
@@ -189,12 +192,21 @@ class Recorder:
         """Notes a module that runs, with its members as they are now."""
         self.notes.visit(module, type(module).__name__)
 
+    def begins(self, leaf: Tensor) -> None:
+        """Notes a leaf that requires gradients from now on. One that was not found before is of this run alone: each
+        replay stands for another one, without a gradient."""
+        if leaf.node is None and leaf._grad is None and id(leaf) not in self.notes.tensors \
+                and id(leaf) not in self.inputs and get_ident() == self.thread:
+            self.begun[id(leaf)] = ref(leaf)
+
     def reads_grad(self, leaf: Tensor) -> None:
         """Notes that the step reads `leaf.grad`, or adds to it.
 
         A gradient from outside is an argument and a result: a replay copies that of its time in, and back out.
         """
-        if self._notes_grad(leaf):
+        if id(leaf) in self.begun and self.begun[id(leaf)]() is leaf:
+            self.writes_grad(leaf)
+        elif self._notes_grad(leaf):
             self.notes.visit(leaf, "a leaf")
             note = self.grads[id(leaf)] = _Grad(leaf, True)
             g = note.given
@@ -504,7 +516,8 @@ class Captured:
         self.programs: dict[tuple, list[_Program]] = {}
         self.moved: dict[tuple, set] = {}       # what the last recording of a signature changed itself, if anything
         self.refused: dict[tuple, str] = {}     # signatures whose step cannot be replayed, and why
-        self.last: _Program | None = None
+        self.last: _Program | None = None       # that was replayed since the last recording
+        self.unused = 0                         # recordings in a row, without a replay
         update_wrapper(self, function)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -549,6 +562,11 @@ class Captured:
 
     def _record(self, key: tuple, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         """Runs the function, and keeps a program of what it did if a replay can do the same."""
+        self.unused, self.last = self.unused + 1 if self.last is None else 1, None
+        if self.unused == _WASTED:
+            warn(f"[capture] {_WASTED} calls in a row were recorded and none replayed, which takes longer than without "
+                 "capture: the step changes what it reads (pass that as an argument), or each call has other shapes or "
+                 f"values; in {self!r}")
         pool = memory.private()
         recorder = Recorder(pool)
         hook, watch = launch_hook(recorder.visit), None

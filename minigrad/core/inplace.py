@@ -309,6 +309,13 @@ def _move_kept(t: Variable, before: Edge) -> None:
         keep_grad(t)
 
 
+def begin(leaf: Variable) -> None:
+    """Lets views of a tensor that requires gradients from now on begin at it, and tells a recorder."""
+    follow(leaf, {})
+    if mode.recorder is not None:
+        mode.recorder.begins(leaf)
+
+
 def follow(base: Variable, moved: dict[int, Any]) -> None:
     """Gives the views of `base` new nodes, which begin at its node."""
     record = None

@@ -188,9 +188,11 @@ class _Code:
                 self.wide |= name is None
                 self.opened |= {name[1:]} if name and name != "self" else set()
         for step in steps:
-            if loaded is not None and step.argval not in _APPENDING:
+            entry = loaded is not None and step.opname in ("LOAD_CONST", "BINARY_SUBSCR")       # h["loss"].append(x)
+            if loaded is not None and not entry and step.argval not in _APPENDING:
                 self.reads.add(loaded)          # not only appended to
-            loaded = step.argval if step.opname.startswith("LOAD_") and isinstance(step.argval, str) else None
+            if not entry:
+                loaded = step.argval if step.opname.startswith("LOAD_") and isinstance(step.argval, str) else None
             line = step.starts_line or line         # type: ignore[assignment]
             if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
                 self.globals[step.argval] = None

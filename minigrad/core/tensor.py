@@ -216,7 +216,7 @@ class Tensor(Gradients, Methods):
             self._requires_grad = wanted
             changed()
         if begins:
-            inplace.follow(self, {})
+            inplace.begin(self)
         return self
 
     def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,

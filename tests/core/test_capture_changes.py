@@ -909,9 +909,10 @@ def test_an_interrupt_leaves_the_process_whole():
 def test_the_programs_are_bounded():
     f = mg.capture(lambda x, rate: x * rate)
     x = mg.ones(2)
-    for i in range(400):
-        assert f(x, i / 7).tolist() == pytest.approx([i / 7] * 2)
-    assert count(f) <= 128
+    with pytest.warns(UserWarning, match="20 calls in a row were recorded and none replayed") as said:
+        for i in range(400):
+            assert f(x, i / 7).tolist() == pytest.approx([i / 7] * 2)
+    assert count(f) <= 128 and len(said) == 1
     f(x, 399 / 7)
     kept = list(f.programs)
     f(x, 0.5)
@@ -923,14 +924,48 @@ def test_batches_in_attributes_are_recorded_anew_and_bounded():
         def __init__(self, x):
             self.x = x
     f = mg.capture(lambda batch: batch.x * 2)
-    for i in range(150):
-        assert f(Batch(mg.full((2,), float(i)))).tolist() == [2.0 * i] * 2
+    with pytest.warns(UserWarning, match="none replayed"):
+        for i in range(150):
+            assert f(Batch(mg.full((2,), float(i)))).tolist() == [2.0 * i] * 2
     one = Batch(mg.ones(2))
     for i in range(20):
         one.x = mg.full((2,), float(i))
         assert f(one).tolist() == [2.0 * i] * 2
     gc.collect()
     assert count(f) <= 128
+
+
+@pytest.mark.parametrize("begin", [lambda x: x.detach().requires_grad_(), lambda x: (x * 1).requires_grad_(), lambda x: mg.ones(4, requires_grad=True) + x * 0])
+def test_a_leaf_that_the_step_makes_begins_without_a_gradient_at_each_replay(begin):
+    """Gradient penalties and adversarial steps: `backward` fills it, as a leaf of its own at each call."""
+    weight, runs = mg.ones(4, requires_grad=True), []
+
+    def penalty(x: mg.Tensor) -> mg.Tensor:
+        runs.append(0)
+        leaf = begin(x)
+        leaf.retain_grad() if leaf.node is not None else None
+        slope, = mg.autograd.grad((leaf * weight).square().sum(), leaf, create_graph=True)
+        (slope.square().sum() + (leaf * weight).sum()).backward()
+        return x + leaf.grad.sign() * weight.grad
+    step, other = mg.capture(penalty), mg.ones(4, requires_grad=True)
+    for i in range(4):
+        x = mg.arange(4.0) - i
+        weight.grad = None
+        found, by_weight = step(x), weight.grad.clone()
+        weight.grad = None
+        assert np.array_equal(found, penalty(x)) and np.array_equal(by_weight, weight.grad)
+    assert len(runs) == 1 + 4 and other.grad is None
+
+
+def test_a_step_may_append_to_a_list_in_a_dict_as_to_another():
+    history: dict = {"loss": [], "n": 0}
+
+    def step(x: mg.Tensor) -> mg.Tensor:
+        loss = x.sum()
+        history["loss"].append(loss)
+        return loss
+    f = mg.capture(step)
+    assert [f(mg.ones(2) * i).item() for i in range(4)] == [0, 2, 4, 6] and len(history["loss"]) == 1
 
 
 def test_warnings_are_none():
