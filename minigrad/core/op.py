@@ -11,7 +11,7 @@ Two kinds of op:
 **The backward of an Op is an op, derived, never written**: its definition is "the VJP of my definition", its kernel is
 the fused backward. `backward()` runs the fused backward on saved arrays. With `create_graph=True` a node of the grad-op
 is recorded over the op's *input tensors*; differentiating it re-runs the definition on aliases of them (a `short` one
-runs at once, and its ops are recorded). What the kernels saved never enters a path that is differentiated.
+runs at once, and its ops are recorded), unless the op has a `vjp`, which need not repeat the forward.
 
 What runs for a call is decided once per signature (the layouts of the inputs and the attributes) and kept in `plans`.
 """

@@ -1,4 +1,4 @@
-"""Gradients that kernels computed, as nodes: what `Op.vjp` of tanh, sigmoid and the convolutions gives.
+"""Gradients that kernels computed, as nodes: what `Op.vjp` of activations and convolutions gives.
 
 Read `core/op.py` first. A gradient that is to be differentiated need not be taken apart into primitives where its own
 derivatives are gradients of the same kind: the kernels of the backward compute them all, to any order, and a node keeps

@@ -10,7 +10,7 @@
 //
 // In half precision, gradients are STORED; p and states are float32, p the master weights. After its rows, the table has
 // the addresses of the parameters, `rounded`: an element of p counts while it rounds to that of the parameter, and
-// minigrad/optim/table.py says why.
+// minigrad/optim/master.py says why.
 
 #ifdef MG_TYPE
 #if IS_REAL

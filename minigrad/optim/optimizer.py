@@ -36,7 +36,9 @@ from ..core.warning import warn
 from ..devices.base import Device, Kernel
 from ..devices.launch import ceil_div
 from ..ops.creation import as_tensor, clone
-from .table import MASTER, SIZE, gradients, master_of, round_to
+from .master import NAME as MASTER
+from .master import gradients, master_of, round_to
+from .table import SIZE
 
 Params: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]       # all of one kind
 Numbers: TypeAlias = tuple[float, ...]                  # of a group: (lr, weight_decay, eps, first, second, ...)

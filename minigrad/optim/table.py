@@ -1,20 +1,12 @@
 """The table of parameters that kernels of optimisers and of clipping read (native/minigrad.h): how many blocks a GPU
-gets for it, and how much a kernel computes and moves. And the master weights of half precision."""
+gets for it, and how much a kernel computes and moves."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from ..core.arrays import cast_array
-from ..core.half import widened
-from ..core.shape import FLOAT32
-from ..core.tensor import Tensor, new_tensor
 from ..devices.launch import FILL, THREADS, Launch, ceil_div, launch, over
-from ..devices.plan import is_half
 from ..devices.work import work
-from ..ops.math import eq, where
 
 SIZE = 6                # the last column: elements
 _COLUMNS, _ELEMENTS = 4, 7      # of a program (native/composed.c): a bit for each column of elements, lines of elements
@@ -68,35 +60,3 @@ work("composed_update", lambda k: k.program[_ELEMENTS] * sizes(k, 0),
 work("grad_norm_sq", lambda k: 2 * sizes(k, 1), lambda k: sizes(k, 1))
 work("grad_scale", lambda k: sizes(k, 1), lambda k: 2 * sizes(k, 1))
 work("grad_clip", lambda k: 2 * sizes(k, 1), lambda k: 2 * sizes(k, 1))
-
-
-# ---- master weights --------------------------------------------------------------------------------------------------
-# A parameter of half precision is updated in float32, and rounded then. The float32 copy is `state[p]["master_param"]`;
-# the other tensors of the state are float32, too. So updates smaller than half a step of float16 or bfloat16 add up
-# (Micikevicius et al. 2018, section 3.1). An element of the copy counts while the parameter has its rounded value:
-# whoever writes another value to the parameter changes the copy.
-
-MASTER = "master_param"
-
-
-def master_of(p: Tensor, state: dict[str, Any]) -> Tensor:
-    """What is updated for `p`: itself, or its master weights, which are made if they are missing."""
-    if not is_half(p.dtype):
-        return p
-    if state.get(MASTER) is None:         # uploaded, not launched, so that a replay does not reset it
-        state[MASTER] = new_tensor(p.device.upload(p.device.download(p.array).astype(np.float32)), None)
-    found: Tensor = state[MASTER]
-    return found
-
-
-def gradients(masters: Sequence[Tensor], params: Sequence[Any]) -> list[Tensor]:
-    """The gradients in float32; before, the masters of values that were changed are set."""
-    for master, p in zip(masters, params, strict=True):
-        master.copy_(where(eq(p, master.to(p.dtype)), master, widened(p)))
-    return [new_tensor(cast_array(p._grad.array, FLOAT32), None) for p in params]
-
-
-def round_to(params: Sequence[Tensor], masters: Sequence[Tensor]) -> None:
-    """Writes the updated values to the parameters."""
-    for p, master in zip(params, masters, strict=True):
-        p.copy_(master)
